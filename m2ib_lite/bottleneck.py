@@ -1,0 +1,51 @@
+"""The information bottleneck of M2IB (paper, section 3): noise in, information counted, the trade-off optimised.
+
+Torch only: nothing here knows what model the hidden states come from.
+"""
+
+import torch
+import torch.nn.functional as F
+
+START = 5.0  # alpha before the first step: lam = 0.993, nearly everything passes
+
+
+def inject(hidden, alpha, noise, sigma2):
+    """Z = lam R + (1 - lam) sigma eps with lam = sigmoid(alpha).  (B, T, D) and noise (S, B, T, D) -> (S, B, T, D)"""
+    lam, rest = torch.sigmoid(alpha), torch.sigmoid(-alpha)  # 1 - lam would round to 0 from alpha = 17
+    return (lam * hidden + rest * sigma2**0.5 * noise).to(hidden.dtype)
+
+
+def capacity(hidden, alpha, sigma2):
+    """KL( N(lam R, sigma2 (1 - lam)^2) || N(0, sigma2) ), elementwise, in nats.  (B, T, D) -> (B, T, D) float32
+
+    Finite for every alpha: log(1 - lam) is logsigmoid(-alpha), and all is float32 whatever autocast says.
+    """
+    hidden, alpha = hidden.float(), alpha.float()
+    lam, rest = torch.sigmoid(alpha), torch.sigmoid(-alpha)
+    return 0.5 * (lam * hidden).square() / sigma2 - 0.5 * lam * (1 + rest) - F.logsigmoid(-alpha)
+
+
+def pair_loss(hidden, alpha, similarity, valid, noise, beta, sigma2):
+    """beta * mean KL over the valid positions - mean cosine over the noise samples, one loss a pair.  -> (B,)"""
+    kl = capacity(hidden, alpha, sigma2).mean(dim=-1)  # (B, T)
+    compression = (kl * valid).sum(dim=-1) / valid.sum(dim=-1)
+    return beta * compression - similarity(inject(hidden, alpha, noise, sigma2)).mean(dim=0)
+
+
+def optimise(hidden, similarity, valid, draw_noise, *, beta, sigma2, steps, lr):
+    """Fit alpha by Adam; a pair's alpha never depends on the pairs beside it.  -> (B, T, D) float32
+
+    hidden: (B, T, D), the states R that the bottleneck is put on.
+    similarity: (S, B, T, D) -> (S, B), the cosine between the rest of the tower at Z and the other tower's embedding.
+    valid: (B, T) bool, positions that are no padding; only they are counted in the KL.
+    draw_noise: () -> (S, B, T, D) standard normal, fresh at each step.
+    """
+    hidden = hidden.detach()
+    alpha = torch.full_like(hidden, START, dtype=torch.float32, requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=lr)
+    with torch.enable_grad():
+        for _ in range(steps):
+            losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
+            (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
+            adam.step()
+    return alpha.detach()

@@ -1,0 +1,115 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from m2ib_lite.bottleneck import START, capacity, inject, optimise, pair_loss
+
+
+@pytest.mark.parametrize(
+    ("hidden", "alpha", "sigma2", "nats"),
+    [
+        (2.0, 0.0, 1.0, 0.5 * (1 + 0.25 - 1 + 2 * math.log(2))),
+        (2.0, 0.0, 4.0, 0.5 * (0.25 + 0.25 - 1 + 2 * math.log(2))),
+        (3.0, math.log(3), 1.0, 0.5 * (2.25**2 + 0.0625 - 1 + 2 * math.log(4))),  # lam = 3/4
+        (1.0, -40.0, 1.0, 0.0),
+        (0.0, 40.0, 1.0, 39.5),  # -1/2 - log(1 - lam), with log(1 - lam) = -40
+    ],
+)
+def test_capacity_by_hand(hidden, alpha, sigma2, nats):
+    assert capacity(torch.tensor([hidden]), torch.tensor([alpha]), sigma2).item() == pytest.approx(nats, rel=1e-6, abs=1e-12)
+
+
+def test_capacity_agrees_with_torch_distributions():
+    hidden, alpha = torch.randn(50, dtype=torch.float64), torch.linspace(-9, 9, 50, dtype=torch.float64)
+    for sigma2 in (0.25, 1.0, 3.0):
+        sigma, lam = sigma2**0.5, alpha.sigmoid()
+        expected = kl_divergence(Normal(lam * hidden, sigma * (1 - lam)), Normal(torch.zeros(()).double(), sigma))
+        torch.testing.assert_close(capacity(hidden, alpha, sigma2).double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_of_capacity_by_hand():
+    alpha = torch.zeros(1, requires_grad=True)
+    capacity(torch.tensor([2.0]), alpha, 1.0).backward()
+    assert alpha.grad.item() == pytest.approx((0.5 * 4 - 0.5 + 2) * 0.25)  # (lam R^2 - (1 - lam) + 1 / (1 - lam)) lam (1 - lam)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [17.0, 40.0, 100.0])
+def test_capacity_and_loss_are_finite_for_every_alpha_and_type(dtype, size):
+    hidden, noise = torch.randn(1, 4, 8).to(dtype), torch.randn(2, 1, 4, 8).to(dtype)
+    alpha = torch.full((1, 4, 8), size)
+    alpha[:, ::2] *= -1
+    alpha.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16 if dtype == torch.float32 else dtype):
+        nats = capacity(hidden, alpha, 1.0)
+        loss = pair_loss(hidden, alpha, lambda z: z.float().mean((-1, -2)), torch.ones(1, 4, dtype=bool), noise, 0.1, 1.0)
+    (slope,) = torch.autograd.grad(loss.sum(), alpha)
+    assert nats.dtype == torch.float32
+    assert torch.isfinite(nats).all()
+    assert torch.isfinite(slope).all()
+    assert nats.min() > -1e-6
+    assert (nats[:, 1::2] > 16).all()  # what passes everything still counts, it is not hidden as infinity was
+
+
+def test_inject_passes_everything_or_noise_alone():
+    hidden, noise = torch.randn(2, 3, 4), torch.randn(5, 2, 3, 4)
+    assert torch.equal(inject(hidden, torch.full_like(hidden, 200.0), noise, 4.0), hidden.expand(5, 2, 3, 4))
+    assert torch.equal(inject(hidden, torch.full_like(hidden, -200.0), noise, 4.0), 2 * noise)
+    half = inject(hidden, torch.zeros_like(hidden), noise, 4.0)
+    torch.testing.assert_close(half, 0.5 * hidden + noise)
+
+
+OPTIONS = dict(beta=0.1, sigma2=1.0, steps=30, lr=1.0)
+
+
+def first_channel(z):
+    """A linear tower whose answer is known: only channel 0 of position 0 counts."""
+    return z[..., 0, 0]
+
+
+def run(hidden, valid=None, similarity=first_channel, **options):
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn(options.get("steps", 30), 8, 1, *hidden.shape[1:], generator=draw)
+    steps = iter(noise)  # the same noise for every pair, so that batches compare
+    valid = torch.ones(hidden.shape[:2], dtype=torch.bool) if valid is None else valid
+    return optimise(hidden, similarity, valid, lambda: next(steps), **{**OPTIONS, **options})
+
+
+def test_only_what_the_match_needs_is_kept():
+    hidden = torch.ones(1, 3, 2)
+    kept = capacity(hidden, run(hidden), 1.0)
+    assert kept[0, 0, 0] == kept.max()
+    assert kept[0, 0, 0] > 5 * kept.flatten()[1:].max()
+
+
+def test_the_first_adam_step_is_as_long_as_the_learning_rate():
+    hidden = torch.ones(1, 3, 2)
+    alpha = run(hidden, steps=1, lr=0.25)
+    torch.testing.assert_close(alpha.flatten()[1:], torch.full((5,), START - 0.25))
+
+
+def test_a_pair_does_not_feel_the_pairs_beside_it():
+    hidden = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(1))
+    together = run(hidden)
+    for b in range(3):
+        assert torch.equal(run(hidden[b : b + 1]), together[b : b + 1])
+
+
+def test_padding_neither_counts_nor_moves():
+    short, padded = torch.ones(1, 3, 2), torch.ones(1, 5, 2)
+    valid = torch.tensor([[True, True, True, False, False]])
+    alpha = run(padded, valid=valid, steps=1)
+    assert torch.equal(alpha[:, 3:], torch.full((1, 2, 2), START))
+    zero = torch.zeros(1, 1, 1, 1)
+    losses = [
+        pair_loss(h, torch.zeros_like(h), lambda z: z.sum((-1, -2)) * 0, v, zero, 1.0, 1.0)
+        for h, v in ((short, valid[:, :3]), (padded, valid))
+    ]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_sigma2_matters():
+    hidden = torch.ones(1, 3, 2)
+    assert not torch.allclose(run(hidden, sigma2=0.25), run(hidden, sigma2=4.0))
