@@ -1,0 +1,104 @@
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, CLIPModel
+
+from m2ib_lite import load_model
+from m2ib_lite.hooks import capture
+from m2ib_lite.models import BUILT_IN, pick_device, pooled_position
+
+CAPTIONS = ["an owl", "two mice and a piece of cheese on the grass", "we can see three trees"]
+
+
+def test_the_testbed_loads_like_any_hub_model(clip, pairs):
+    plain = CLIPModel.from_pretrained(BUILT_IN["testbed"])
+    tokenizer = AutoTokenizer.from_pretrained(BUILT_IN["testbed"])
+    pixels = clip.pixels([pair.image for pair in pairs])
+    with torch.no_grad():
+        out = plain(**tokenizer(CAPTIONS, padding=True, return_tensors="pt"), pixel_values=pixels)
+        torch.testing.assert_close(clip.image.encode(pixels), out.image_embeds, rtol=0, atol=1e-6)
+        torch.testing.assert_close(clip.text.encode(clip.tokens(CAPTIONS).ids), out.text_embeds, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_rest_of_a_tower_continues_its_own_forward_pass(clip, pairs, attention):
+    inputs = clip.pixels([pair.image for pair in pairs]), clip.tokens(CAPTIONS).ids
+    clip.model.set_attn_implementation(attention)
+    for tower, x in zip(clip.towers, inputs, strict=True):
+        for layer in range(len(tower.blocks)):
+            with torch.no_grad(), capture(tower.blocks[layer]) as hidden:
+                whole = tower.encode(x)
+            rest = tower.rest(hidden[0].repeat(2, 1, 1), layer, x)
+            torch.testing.assert_close(rest, whole.repeat(2, 1), rtol=0, atol=1e-6)
+    clip.model.set_attn_implementation("sdpa")
+
+
+def test_pooling_follows_the_rule_of_the_checkpoint():
+    ids = torch.tensor([[1, 7, 9, 3, 3], [1, 3, 3, 3, 3]])
+    assert pooled_position(ids, 3).tolist() == [3, 1]
+    assert pooled_position(ids, 2).tolist() == [2, 1]  # eos_token_id 2 in old configs means: at the highest id
+
+
+def test_content_is_what_lies_between_the_ends(clip):
+    text = clip.tokens(CAPTIONS)
+    assert text.tokens[0] == ["an", "owl"]
+    assert text.tokens[1] == CAPTIONS[1].split()
+    assert text.content.sum(dim=1).tolist() == [2, 10, 5]
+    assert text.valid.sum(dim=1).tolist() == [4, 12, 7]
+    assert not text.content[:, 0].any()
+
+
+def test_words_cut_off_or_not_known_are_warned_of(clip):
+    with pytest.warns(UserWarning, match="does not know: zeppelin"):
+        clip.tokens(["a zeppelin and an owl"])
+    long = " ".join(["owl"] * 38 + ["tiger", "lion"])
+    with pytest.warns(UserWarning, match="40 positions; cut off: 'tiger lion'"):
+        text = clip.tokens([long])
+    assert text.ids.shape == (1, 40)
+    assert text.tokens == [["owl"] * 38]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip.tokens(CAPTIONS)
+
+
+def test_a_view_undoes_resize_and_centre_crop(clip):
+    assert clip.view((112, 112)) == (0, 0, 112, 112)
+    assert clip.view((300, 200)) == pytest.approx((50, 0, 250, 200))
+    assert clip.view((56, 112)) == pytest.approx((0, 28, 56, 84))
+
+
+def test_defaults_follow_the_depth_unless_the_folder_has_its_own(folder):
+    assert load_model(str(folder)).defaults == {"layer": (0, 1), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0)}
+    (folder / "m2ib.json").write_text(json.dumps({"layer": [0, 0], "beta": [1, 0.5]}))
+    assert load_model(str(folder)).defaults == {"layer": (0, 0), "beta": (1, 0.5), "sigma2": (1.0, 1.0)}
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_no_such_model_names_what_to_give(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=r"no model 'nobody/nothing': give 'testbed', a folder"):
+        load_model("nobody/nothing")
+
+
+def test_a_folder_without_weights_or_config_says_so(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no weights: put"):
+        load_model(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        load_model(str(folder))
+
+
+def test_weights_that_are_not_finite_are_refused(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["visual_projection.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 weights hold NaN or infinity, the first is visual_projection\.weight"):
+        load_model(str(folder))
