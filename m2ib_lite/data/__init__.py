@@ -1,0 +1,7 @@
+"""Pairs of an image and a caption, from the testbed."""
+
+from .images import open_image
+from .pairs import Box, Pair
+from .scenes import distinct_scenes, scenes
+
+__all__ = ["Box", "Pair", "distinct_scenes", "open_image", "scenes"]

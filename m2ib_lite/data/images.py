@@ -1,0 +1,65 @@
+"""Whatever a user calls an image, as the 8-bit RGB that a model's preprocessing expects."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+def open_image(source):
+    """A path, a PIL image of any mode, or an array -> an RGB PIL image; transparency is laid over white.
+
+    Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, uint16, or floats in 0..1.
+    FileNotFoundError for a missing file, ValueError for what is no image or has no pixels, TypeError for another type.
+    """
+    if isinstance(source, str | Path):
+        image = _read(Path(source))
+    elif isinstance(source, Image.Image):
+        image = source
+    elif hasattr(source, "__array__"):
+        image = _from_array(np.asarray(source))
+    else:
+        raise TypeError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
+    if 0 in image.size:
+        raise ValueError(f"an image of {image.width} x {image.height} pixels has nothing to explain: give one with pixels")
+    return _to_rgb(image)
+
+
+def _read(path):
+    if not path.exists():
+        raise FileNotFoundError(f"no image file {path}: give the path of an existing one")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is not an image that can be read ({error}): convert it to PNG or JPEG") from error
+
+
+def _from_array(array):
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ValueError(f"an image array is (H, W), or (H, W, C) with C of 1, 3 or 4; this one is {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"an image array of shape {array.shape} has no pixels: give one that has")
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ValueError("a float image holds finite numbers from 0 to 1: rescale it, or give uint8")
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ValueError(f"an image array is uint8, uint16 or float, not {array.dtype}: convert it")
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)
+
+
+def _to_rgb(image):
+    if image.mode.startswith(("I", "F")):  # PIL would clip 16 bits to 255, not scale them
+        values = np.asarray(image).astype(np.float64)
+        top = 65535 if image.mode.startswith("I") else 1
+        return _from_array(np.clip(values / top, 0, 1)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert("RGB")

@@ -1,0 +1,46 @@
+"""What every dataset is made of: pairs of an image and a caption, with the boxes of what the caption names."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Box:
+    """One object: its kind, its bounding box in pixels of the image, and whether the caption names it.
+
+    word: the caption's word for it ("mice" for two boxes of kind "mouse"), empty where it is not known or not named.
+    mask: (H, W) bool, its visible pixels in the whole image, where they are known.
+    """
+
+    label: str
+    x: int
+    y: int
+    w: int
+    h: int
+    named: bool = True
+    word: str = ""
+    mask: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image, its caption, the boxes that are known, and an id that is unique in its dataset."""
+
+    image: Image.Image
+    caption: str
+    boxes: list[Box] = field(default_factory=list)
+    id: str = ""
+
+    def region(self, named=True):
+        """The pixels inside any box that the caption names (or that it does not).  -> (H, W) bool"""
+        inside = np.zeros((self.image.height, self.image.width), bool)
+        for box in self.boxes:
+            if box.named == named:
+                inside[box.y : box.y + box.h, box.x : box.x + box.w] = True
+        return inside
+
+    def words(self):
+        """The caption's words that stand for something in the picture, as a set."""
+        return {box.word for box in self.boxes if box.named}
