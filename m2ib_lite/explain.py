@@ -1,0 +1,176 @@
+"""M2IB: pairs of an image and a caption in, what each tower had to keep for them to match out."""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from PIL import Image
+from tqdm.auto import tqdm
+
+from . import bottleneck
+from .data import open_image
+from .hooks import capture, frozen
+
+BAR_DELAY = 2  # seconds before the progress bar shows
+
+
+@dataclass
+class Attribution:
+    """What a method found in B pairs.
+
+    image_maps: (B, gh, gw) float32, one score a patch, in nats for M2IB.  text_maps: one (n_content_tokens,) a pair.
+    tokens: the words of each caption as it writes them.  views: the rectangle of each image that the model saw, as
+    (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i.
+    """
+
+    image_maps: torch.Tensor
+    text_maps: list[torch.Tensor]
+    tokens: list[list[str]]
+    images: list[Image.Image]
+    captions: list[str]
+    views: list[tuple[float, float, float, float]]
+
+    def __len__(self):
+        return len(self.images)
+
+    def heat(self, i):
+        """Image map i over the image's own pixels, bilinear between patch centres, 0 where the model saw nothing.  (H, W)"""
+        image, (left, top, right, bottom) = self.images[i], self.views[i]
+        gh, gw = self.image_maps[i].shape
+        to_patch = (gw / (right - left), 0, -left * gw / (right - left), 0, gh / (bottom - top), -top * gh / (bottom - top))
+        patches = np.pad(self.image_maps[i].cpu().numpy(), 1, mode="edge")
+        shifted = (*to_patch[:2], to_patch[2] + 1, *to_patch[3:5], to_patch[5] + 1)
+        heat = Image.fromarray(patches).transform(image.size, Image.Transform.AFFINE, shifted, Image.Resampling.BILINEAR)
+        seen = np.zeros((image.height, image.width), bool)
+        seen[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
+        return np.where(seen, np.asarray(heat), 0)
+
+
+def pair_up(images, captions):
+    """One or many images and captions as two lists of the same length: RGB images and words.  ValueError otherwise."""
+    images = [images] if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) <= 3 else list(images)
+    captions = [captions] if isinstance(captions, str) else list(captions)
+    if len(images) != len(captions) or not images:
+        raise ValueError(f"{len(images)} images and {len(captions)} captions: give one caption for each image, at least one")
+    for i, caption in enumerate(captions):
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError(f"caption {i} is {caption!r}: give at least one word")
+    return [open_image(image) for image in images], captions
+
+
+def both(name, value, default):
+    """An option as an (image, text) pair: one value serves both, None takes the model's own."""
+    pair = default if value is None else value
+    pair = tuple(pair) if isinstance(pair, tuple | list) else (pair, pair)
+    if len(pair) != 2:
+        raise ValueError(f"{name} is {value!r}: give one value, or a pair (image, text)")
+    return tuple(own if given is None else given for given, own in zip(pair, default, strict=True))
+
+
+def check_layers(clip, layers):
+    """ValueError where a layer is out of range, or the last one, after which no token reaches the pooled one."""
+    for name, tower, layer in zip(("image", "text"), clip.towers, layers, strict=True):
+        last = len(tower.blocks) - 2
+        if not isinstance(layer, int) or not 0 <= layer <= last:
+            raise ValueError(f"{name} layer {layer!r} is out of range: {clip.name} takes 0 to {last}, some blocks must come after")
+
+
+def noise_source(seed, inputs, samples, lengths, width):
+    """() -> (S, B, T, D) standard normal noise, each pair's from a generator of its own, seeded by seed and input."""
+    generators = []
+    for row, length in zip(inputs, lengths, strict=True):
+        content = row[:length] if row.ndim == 1 else row  # a caption's padding depends on the batch
+        digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
+        generators.append(torch.Generator(inputs.device).manual_seed(int.from_bytes(digest.digest())))
+    noise = torch.zeros(samples, len(lengths), max(lengths), width, device=inputs.device)
+
+    def draw():
+        for b, (length, generator) in enumerate(zip(lengths, generators, strict=True)):
+            noise[:, b, :length] = torch.randn(samples, length, width, generator=generator, device=noise.device)
+        return noise
+
+    return draw
+
+
+def information(tower, inputs, hidden, target, valid, layer, beta, sigma2, steps, samples, lr, seed):
+    """What each position of one tower had to keep, summed over its width, in nats.  (B, T, D) -> (B, T)"""
+    targets = repeat(target, "b e -> s b e", s=samples)
+
+    def similarity(z):
+        embedding = tower.rest(rearrange(z, "s b t d -> (s b) t d"), layer, inputs)
+        return (rearrange(embedding, "(s b) e -> s b e", s=samples).float() * targets.float()).sum(dim=-1)
+
+    draw = noise_source(seed, inputs, samples, valid.sum(dim=1).tolist(), hidden.shape[-1])
+    alpha = bottleneck.optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr)
+    return bottleneck.capacity(hidden, alpha, sigma2).sum(dim=-1)
+
+
+def encode(tower, inputs, layer):
+    """One pass of a tower: its embedding (B, E), and the output of block `layer` (B, T, D)."""
+    with torch.no_grad(), capture(tower.blocks[layer]) as hidden:
+        embedding = tower.encode(inputs)
+    if not torch.isfinite(embedding).all():
+        raise ValueError("the model's embedding is not finite: load it with dtype=torch.float32, or get the checkpoint again")
+    return embedding, hidden[0]
+
+
+def explain_batch(clip, images, captions, layers, betas, sigma2s, **options):
+    """`explain` for as many pairs as are optimised together: image maps (B, gh, gw) and a list of text maps."""
+    pixels, text = clip.pixels(images), clip.tokens(captions)
+    image_embedding, image_hidden = encode(clip.image, pixels, layers[0])
+    text_embedding, text_hidden = encode(clip.text, text.ids, layers[1])
+    everywhere = torch.ones(image_hidden.shape[:2], dtype=torch.bool, device=pixels.device)
+    image_scores = information(
+        clip.image, pixels, image_hidden, text_embedding, everywhere, layers[0], betas[0], sigma2s[0], **options
+    )
+    text_scores = information(
+        clip.text, text.ids, text_hidden, image_embedding, text.valid, layers[1], betas[1], sigma2s[1], **options
+    )
+    text_maps = [scores[content] for scores, content in zip(text_scores, text.content, strict=True)]
+    return clip.to_grid(image_scores), text_maps, text.tokens
+
+
+def explain(
+    clip,
+    images,
+    captions,
+    layer=None,
+    beta=None,
+    sigma2=None,
+    steps=10,
+    samples=10,
+    lr=1.0,
+    seed=0,
+    batch_size=8,
+    progress=True,
+):
+    """M2IB attribution of image-caption pairs, in both towers.  -> Attribution, in nats  (paper, section 3)
+
+    images: PIL images, arrays or paths; captions: strings; one of each, or as many of both.
+    layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own, layer 3/4 of the depth (9 of 12),
+    beta 0.1 and sigma2 1 as published unless its m2ib.json says otherwise.  lr, steps, samples: Adam's, with so many noise
+    draws a step.  A result depends on (pair, options, seed) alone; batch_size pairs are optimised at once and bound the memory.
+    The model comes back as it was, whatever happens.  ValueError for a bad layer, caption, image or number of them.
+    """
+    images, captions = pair_up(images, captions)
+    layers = both("layer", layer, clip.defaults["layer"])
+    betas, sigma2s = both("beta", beta, clip.defaults["beta"]), both("sigma2", sigma2, clip.defaults["sigma2"])
+    check_layers(clip, layers)
+    numbers = dict(beta=min(betas), sigma2=min(sigma2s), lr=lr, steps=steps, samples=samples, batch_size=batch_size)
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}: give a number above zero")
+    options = dict(steps=steps, samples=samples, lr=lr, seed=seed)
+    parts = []
+    with frozen(clip.model), tqdm(total=len(images), unit="pair", desc="M2IB", delay=BAR_DELAY, disable=not progress) as bar:
+        for start in range(0, len(images), batch_size):
+            chunk = slice(start, start + batch_size)
+            parts.append(explain_batch(clip, images[chunk], captions[chunk], layers, betas, sigma2s, **options))
+            bar.update(len(images[chunk]))
+    image_maps, text_maps, tokens = zip(*parts, strict=True)
+    views = [clip.view(image.size) for image in images]
+    return Attribution(torch.cat(image_maps), list(chain(*text_maps)), list(chain(*tokens)), images, captions, views)

@@ -1,0 +1,78 @@
+"""Attributions as pictures: an Attribution in, matplotlib Axes out.  Nothing here calls show()."""
+
+import matplotlib.pyplot as plt
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
+from matplotlib.patches import Rectangle
+
+IMAGE_COLOURS, TEXT_COLOURS = "inferno", "Oranges"
+LINE = 26  # letters in a line of words
+
+
+def draw_image(ax, image, boxes=(), **options):
+    """An image without ticks, the boxes of what the caption names in red, as in the paper."""
+    ax.imshow(image, **options)
+    for box in boxes:
+        if box.named:
+            ax.add_patch(Rectangle((box.x - 0.5, box.y - 0.5), box.w, box.h, fill=False, edgecolor="red", linewidth=1.5))
+    ax.set(xticks=[], yticks=[])
+
+
+def draw_heat(ax, image, heat, scale, boxes=()):
+    """A heat (H, W) laid over its image in grey; `scale` is a Normalize, shared by the panels that are to compare."""
+    draw_image(ax, image.convert("L"), cmap="gray", vmin=0, vmax=255)
+    draw_image(ax, heat, boxes, cmap=IMAGE_COLOURS, norm=scale, alpha=0.7)
+
+
+def _lines(words):
+    """The indices of the words, split into lines of at most LINE letters."""
+    lines, room = [], 0
+    for i, word in enumerate(words):
+        if not lines or len(word) + 1 > room:
+            lines.append([])
+            room = LINE
+        lines[-1].append(i)
+        room -= len(word) + 1
+    return lines
+
+
+def draw_words(ax, words, scores, scale, size=11):
+    """The words in reading order, each on a ground as dark as its score on `scale`."""
+
+    def label(i):
+        share = float(scale(float(scores[i])))
+        ground = dict(boxstyle="round,pad=0.25", facecolor=plt.get_cmap(TEXT_COLOURS)(0.9 * share), edgecolor="none")
+        return TextArea(words[i], textprops=dict(size=size, bbox=ground, color="white" if share > 0.7 else "black"))
+
+    rows = [HPacker(children=[label(i) for i in line], pad=0, sep=size * 0.8) for line in _lines(words)]
+    page = VPacker(children=rows, pad=0, sep=size * 1.1, align="left")
+    ax.add_artist(AnchoredOffsetbox(loc="center left", child=page, frameon=False, pad=0, borderpad=0.5))
+    ax.axis("off")
+
+
+def plot_pairs(attribution, rows=None, boxes=None):
+    """One row a pair: the image, its map, its words.  -> Figure
+
+    rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn.
+    One colour means the same share of the own maximum in every map, which is written below it in nats.
+    """
+    rows = range(len(attribution)) if rows is None else list(rows)
+    size = dict(figsize=(8.6, 2.5 * len(rows) + 0.8), width_ratios=[1, 1, 1.35])
+    figure, axes = plt.subplots(len(rows), 3, squeeze=False, layout="constrained", **size)
+    for (left, middle, right), i in zip(axes, rows, strict=True):
+        marks, heat, scores = boxes[i] if boxes else (), attribution.heat(i), attribution.text_maps[i]
+        draw_image(left, attribution.images[i], marks)
+        draw_heat(middle, attribution.images[i], heat, Normalize(0, heat.max()), marks)
+        draw_words(right, attribution.tokens[i], scores, Normalize(0, float(scores.max())))
+        middle.set_xlabel(f"maximum {heat.max():.3g} nats a patch", fontsize=9)
+        right.set_title(f"maximum {scores.max():.3g} nats a word", fontsize=9, y=-0.13, loc="left")
+    for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
+        bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label="information kept, share of the maximum")
+        figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes[:, column], **bar)
+    return figure
+
+
+def plot_pair(attribution, i=0, boxes=()):
+    """Image, overlay, and the words shaded by their score, for pair i.  -> Figure"""
+    return plot_pairs(attribution, [i], {i: boxes})

@@ -1,0 +1,222 @@
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from m2ib_lite import explain, load_model
+from m2ib_lite.bottleneck import capacity, inject
+from m2ib_lite.explain import noise_source
+from m2ib_lite.hooks import capture, replace
+
+QUICK = dict(steps=3, samples=4, progress=False)
+
+
+def ask(clip, pairs, **options):
+    return explain(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], **{**QUICK, **options})
+
+
+def test_shapes_and_units(clip, pairs):
+    a = ask(clip, pairs)
+    assert a.image_maps.shape == (5, 7, 7)
+    assert [len(scores) for scores in a.text_maps] == [len(tokens) for tokens in a.tokens]
+    assert a.tokens[0] == pairs[0].caption.replace(",", " ,").split()
+    for scores in (a.image_maps, *a.text_maps):
+        assert torch.isfinite(scores).all()
+        assert scores.min() >= -1e-4
+        assert scores.max() > 0
+
+
+def close(a, i, b, j, tolerance=1e-5):
+    for ours, theirs in ((a.image_maps[i], b.image_maps[j]), (a.text_maps[i], b.text_maps[j])):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_a_result_depends_on_the_pair_the_options_and_the_seed_alone(clip, pairs):
+    together = ask(clip, pairs, steps=10, batch_size=5)
+    reversed_order = ask(clip, pairs[::-1], steps=10, batch_size=5)
+    in_twos = ask(clip, pairs, steps=10, batch_size=2)
+    torch.manual_seed(12345)
+    for i in range(5):
+        close(together, i, ask(clip, pairs[i : i + 1], steps=10), 0)
+        close(together, i, reversed_order, 4 - i)
+        close(together, i, in_twos, i)
+
+
+def test_another_seed_or_option_gives_another_map(clip, pairs):
+    base = ask(clip, pairs[:1]).image_maps
+    for change in (dict(seed=1), dict(beta=2.0), dict(sigma2=0.3), dict(layer=0), dict(steps=4), dict(samples=5), dict(lr=0.5)):
+        assert not torch.allclose(base, ask(clip, pairs[:1], **change).image_maps)
+
+
+def test_a_pair_of_values_serves_image_and_text(clip, pairs):
+    one = ask(clip, pairs[:1], beta=0.3, sigma2=(1.0, 2.0), layer=(2, 1))
+    close(one, 0, ask(clip, pairs[:1], beta=(0.3, 0.3), sigma2=(1.0, 2.0), layer=(2, 1)), 0)
+    other = ask(clip, pairs[:1], beta=(0.3, 0.7), sigma2=(1.0, 2.0), layer=(2, 1))
+    assert torch.equal(one.image_maps, other.image_maps)
+    assert not torch.equal(one.text_maps[0], other.text_maps[0])
+
+
+def test_one_image_many_images_paths_and_arrays_are_the_same(clip, pairs, tmp_path):
+    image, caption = pairs[0].image, pairs[0].caption
+    image.save(tmp_path / "scene.png")
+    first = explain(clip, image, caption, **QUICK)
+    for images in ([image], tmp_path / "scene.png", [str(tmp_path / "scene.png")], np.asarray(image), [np.asarray(image)]):
+        close(first, 0, explain(clip, images, caption, **QUICK), 0, tolerance=0)
+    with pytest.raises(ValueError, match="2 images and 1 captions"):
+        explain(clip, [image, image], caption, **QUICK)
+
+
+def naive_image_map(clip, pair, layer, beta, sigma2, steps, samples, lr, seed):
+    """The published procedure in its plainest form: the whole model, its own forward pass, a hook that adds the noise."""
+    pixels, ids = clip.pixels([pair.image]), clip.tokens([pair.caption]).ids
+    block = clip.model.vision_model.encoder.layers[layer]
+    with torch.no_grad(), capture(block) as hidden:
+        clip.model.get_image_features(pixels)
+    R = hidden[0]
+    alpha = torch.full_like(R, 5.0, requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=lr)
+    draw = noise_source(seed, pixels, samples, [R.shape[1]], R.shape[2])
+    for _ in range(steps):
+        noise = draw()
+        with replace(block, lambda _, noise=noise: inject(R, alpha, noise, sigma2)[:, 0]):
+            image = clip.model.get_image_features(pixels.repeat(samples, 1, 1, 1)).pooler_output
+        text = clip.model.get_text_features(ids.repeat(samples, 1)).pooler_output
+        loss = beta * capacity(R, alpha, sigma2).mean() - F.cosine_similarity(image, text).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return capacity(R, alpha, sigma2).sum(-1)[0, 1:].reshape(7, 7).detach()
+
+
+def test_it_agrees_with_the_plain_procedure_on_the_whole_model(clip, pairs):
+    options = dict(layer=2, beta=0.4, sigma2=0.8, steps=5, samples=4, lr=0.7, seed=9)
+    ours = ask(clip, pairs[:1], **options).image_maps[0]
+    torch.testing.assert_close(ours, naive_image_map(clip, pairs[0], **options), rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_blocks_behind_the_layer_run_in_the_optimisation(clip, pairs):
+    counts = {}
+    handles = [
+        block.register_forward_hook(lambda *_, key=(name, i): counts.update({key: counts.get(key, 0) + 1}))
+        for name, tower in (("image", clip.image), ("text", clip.text))
+        for i, block in enumerate(tower.blocks)
+    ]
+    ask(clip, pairs, layer=(3, 1), steps=7, batch_size=5)
+    for handle in handles:
+        handle.remove()
+    assert [counts["image", i] for i in range(6)] == [1, 1, 1, 1, 8, 8]
+    assert [counts["text", i] for i in range(4)] == [1, 1, 8, 8]
+
+
+def state(model):
+    hooks = [
+        dict(getattr(m, name)) for m in model.modules() for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    ]
+    weights = [(p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
+    return hooks, [m.training for m in model.modules()], weights
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_the_model_comes_back_bit_for_bit(clip, pairs, error, monkeypatch):
+    copy = deepcopy(clip.model)
+    clip.model.train()
+    clip.model.visual_projection.requires_grad_(True)
+    before = state(clip.model)
+    if error:
+        calls = iter(range(10))
+        rest = clip.text.rest
+
+        def fail_late(*inputs):
+            if next(calls) == 2:
+                raise error("stop")
+            return rest(*inputs)
+
+        monkeypatch.setattr(clip.text, "rest", fail_late)
+        with pytest.raises(error):
+            ask(clip, pairs)
+    else:
+        ask(clip, pairs)
+    hooks, training, weights = state(clip.model)
+    assert (hooks, training) == before[:2]
+    for (now, grad, learns), (then, grad_then, learned) in zip(weights, before[2], strict=True):
+        assert torch.equal(now, then)
+        assert grad is grad_then is None
+        assert learns == learned
+    clip.model.eval().requires_grad_(False)
+    pixels, ids = clip.pixels([pairs[0].image]), clip.tokens([pairs[0].caption]).ids
+    assert torch.equal(clip.model(ids, pixels).logits_per_image, copy(ids, pixels).logits_per_image)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gives_finite_maps(pairs, dtype):
+    half = ask(load_model("testbed", "cpu", dtype), pairs[:2])
+    with torch.autocast("cpu", dtype=dtype):
+        automatic = ask(load_model("testbed", "cpu"), pairs[:2])
+    for a in (half, automatic):
+        assert a.image_maps.dtype == torch.float32
+        assert torch.isfinite(a.image_maps).all()
+        assert all(torch.isfinite(scores).all() for scores in a.text_maps)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(layer=5), "image layer 5 is out of range: testbed takes 0 to 4"),
+        (dict(layer=(0, 3)), "text layer 3 is out of range: testbed takes 0 to 2"),
+        (dict(layer=-1), "image layer -1 is out of range"),
+        (dict(layer=(1, 1, 1)), "layer is .* give one value, or a pair"),
+        (dict(beta=0), "beta is 0: give a number above zero"),
+        (dict(sigma2=(1, -1)), "sigma2 is -1: give a number above zero"),
+        (dict(steps=0), "steps is 0"),
+        (dict(samples=0), "samples is 0"),
+        (dict(batch_size=0), "batch_size is 0"),
+    ],
+)
+def test_bad_options_are_refused_by_name(clip, pairs, options, message):
+    with pytest.raises(ValueError, match=message):
+        ask(clip, pairs[:1], **options)
+
+
+@pytest.mark.parametrize("caption", ["", "  \n"])
+def test_a_caption_without_a_word_is_refused(clip, pairs, caption):
+    with pytest.raises(ValueError, match="give at least one word"):
+        explain(clip, pairs[0].image, caption, **QUICK)
+
+
+def test_no_pairs_at_all_are_refused(clip):
+    with pytest.raises(ValueError, match="0 images and 0 captions"):
+        explain(clip, [], [], **QUICK)
+
+
+def test_an_embedding_that_is_not_finite_is_refused(clip, pairs):
+    broken = deepcopy(clip)
+    broken.model.visual_projection.weight[0, 0] = float("inf")
+    with pytest.raises(ValueError, match="embedding is not finite"):
+        ask(broken, pairs[:1])
+
+
+def test_heat_covers_what_the_model_saw(clip):
+    wide = Image.new("RGB", (336, 112))
+    a = explain(clip, wide, "an owl", **QUICK)
+    a.image_maps = torch.arange(49.0).reshape(1, 7, 7) + 1
+    heat = a.heat(0)
+    assert heat.shape == (112, 336)
+    assert not heat[:, :112].any()
+    assert not heat[:, 224:].any()
+    centres = heat[8::16, 120:224:16]
+    assert np.allclose(centres, np.arange(49).reshape(7, 7) + 1, atol=0.6)
+    assert (heat[:, 112:224] >= 1).all()
+
+
+def test_long_work_shows_a_bar_and_short_or_quiet_work_none(clip, pairs, capsys, monkeypatch):
+    monkeypatch.setattr("m2ib_lite.explain.BAR_DELAY", 600)
+    ask(clip, pairs[:1], progress=True)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr("m2ib_lite.explain.BAR_DELAY", 0)
+    ask(clip, pairs[:2], progress=True, batch_size=1)
+    assert "2/2" in capsys.readouterr().err
+    ask(clip, pairs[:2], progress=False)
+    assert not capsys.readouterr().err

@@ -1,0 +1,75 @@
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import Normalize, to_rgba
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from m2ib_lite.data import Box
+from m2ib_lite.explain import Attribution
+from m2ib_lite.plots import TEXT_COLOURS, draw_image, draw_words, plot_pairs
+
+mpl.use("Agg")
+
+
+@pytest.fixture
+def attribution():
+    images, views = [Image.new("RGB", (8, 8)), Image.new("RGB", (12, 8))], [(0, 0, 8, 8), (2, 0, 10, 8)]
+    words = [["an", "owl"], ["a", "very", "long", "caption", "of", "many", "words", "that", "needs", "lines"]]
+    maps = [torch.tensor([1.0, 3.0]), torch.arange(10.0)]
+    yield Attribution(torch.arange(32.0).reshape(2, 4, 4), maps, words, images, ["an owl", " ".join(words[1])], views)
+    plt.close("all")
+
+
+def texts(figure):
+    figure.canvas.draw()
+    return [text for text in figure.findobj(plt.Text) if text.get_text()]
+
+
+def test_every_word_and_both_maxima_can_be_read(attribution):
+    written = [text.get_text() for text in texts(plot_pairs(attribution))]
+    assert {"an", "owl", *attribution.tokens[1]} <= set(written)
+    assert "maximum 3 nats a word" in written
+    assert "maximum 31 nats a patch" in written
+    assert "information kept, share of the maximum" in written
+
+
+def test_words_do_not_overlap_or_leave_the_page(attribution):
+    figure, ax = plt.subplots(figsize=(3.6, 2))
+    draw_words(ax, attribution.tokens[1], attribution.text_maps[1], Normalize(0, 9))
+    boxes = [text.get_window_extent() for text in texts(figure)]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_the_ground_of_a_word_is_as_dark_as_its_score(attribution):
+    figure, ax = plt.subplots()
+    draw_words(ax, ["an", "owl"], torch.tensor([0.0, 2.0]), Normalize(0, 2))
+    grounds = {text.get_text(): text.get_bbox_patch().get_facecolor() for text in texts(figure)}
+    assert grounds["an"] == to_rgba(plt.get_cmap(TEXT_COLOURS)(0.0))
+    assert sum(grounds["owl"][:3]) < sum(grounds["an"][:3])
+
+
+def test_named_boxes_alone_are_drawn_in_red(attribution):
+    figure, ax = plt.subplots()
+    draw_image(ax, attribution.images[0], [Box("owl", 1, 2, 3, 4), Box("cat", 0, 0, 2, 2, named=False)])
+    (box,) = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert (box.get_xy(), box.get_width(), box.get_height()) == ((0.5, 1.5), 3, 4)
+    assert box.get_edgecolor() == to_rgba("red")
+    plt.close(figure)
+
+
+def test_panels_share_one_colour_scale_from_zero(attribution):
+    figure = plot_pairs(attribution)
+    heats = [image for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
+    for i, heat in enumerate(heats):
+        assert heat.norm.vmin == 0
+        assert heat.norm.vmax == pytest.approx(np.max(attribution.heat(i)))
+
+
+def test_plot_is_one_row_and_never_shows(attribution, monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda: pytest.fail("a plot called show()"))
+    assert len(attribution.plot(1).axes) == 3 + 2
+    assert len(plot_pairs(attribution, [1]).axes) == 3 + 2
