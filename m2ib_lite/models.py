@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,22 +167,21 @@ def load_model(name="testbed", device="auto", dtype=torch.float32):
     and sigma2.  FileNotFoundError where there is no such model or it has no weights; ValueError where they are not finite.
     """
     source = BUILT_IN.get(name, Path(name))
-    if source.is_dir():
+    local = source.is_dir()
+    if local:
         check_folder(source)
     elif name in BUILT_IN:
         raise FileNotFoundError(f"the testbed is not at {source}: install from a clone with `pip install -e .`")
-    source = str(source if source.is_dir() else name)
+    source = str(source if local else name)
     try:
-        with without_bar():
+        with without_bars() if local else nullcontext():
             model = CLIPModel.from_pretrained(source, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source)
         processor = CLIPImageProcessorPil.from_pretrained(source)
     except OSError as error:
         message = f"no model {name!r}: give 'testbed', a folder that holds a CLIP, or the name of one on the hub (needs a network)"
         raise FileNotFoundError(message) from error
-    bad = [key for key, weight in model.named_parameters() if not torch.isfinite(weight).all()]
-    if bad:
-        raise ValueError(f"{name}: {len(bad)} weights hold NaN or infinity, the first is {bad[0]}: get the checkpoint again")
+    check_finite(model, name)
     own = Path(source) / "m2ib.json"
     defaults = json.loads(own.read_text()) if own.exists() else {}
     model = model.to(pick_device(device)).eval().requires_grad_(False)
@@ -190,8 +189,8 @@ def load_model(name="testbed", device="auto", dtype=torch.float32):
 
 
 @contextmanager
-def without_bar():
-    """transformers draws a bar even for a model that loads in a moment; a hub's download keeps its own."""
+def without_bars():
+    """transformers draws a bar even for a folder that loads in a moment."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -199,6 +198,13 @@ def without_bar():
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def check_finite(model, name):
+    """ValueError where a weight is NaN or infinite."""
+    bad = [key for key, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if bad:
+        raise ValueError(f"{name}: {len(bad)} weights hold NaN or infinity, the first is {bad[0]}: get the checkpoint again")
 
 
 def check_folder(folder):

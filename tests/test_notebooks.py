@@ -1,0 +1,64 @@
+"""Every notebook is in the house's shape, and runs under papermill at the smallest scale."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from m2ib_lite.repro import defaults, run_notebook
+
+PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+HEADINGS = ["Question", "Claim", "Parameters", "Setup", "Compute", "Figure", "Check", "Takeaways"]
+FORBIDDEN = ["sys.path", "%pip", "filterwarnings", "except:", "/home/", "/root/", "/work/", "/tmp/"]
+SMOKE = dict(N_PAIRS=4, STEPS=2)
+
+each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def cells(path, kind):
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def test_there_are_notebooks():
+    assert [path.stem[:2] for path in PATHS] == [f"{i:02d}" for i in range(len(PATHS))]
+    assert PATHS
+
+
+@each
+def test_the_headings_stand_in_order(path):
+    assert re.findall(r"^## (.*)$", "\n".join(cells(path, "markdown")), flags=re.M) == HEADINGS
+
+
+@each
+def test_parameters_are_upper_case_literals_that_all_share(path):
+    known = defaults(path)
+    assert {"MODEL", "DEVICE", "SEED", "N_PAIRS", "STEPS", "OUT"} <= set(known)
+    assert all(name.isupper() for name in known)
+
+
+@each
+def test_code_is_short_and_imports_stand_in_setup(path):
+    sources = cells(path, "code")
+    for source in sources:
+        assert len(source.splitlines()) <= 20
+        assert not any(word in source for word in FORBIDDEN)
+        assert not re.search(r"^\s*[!%]", source, flags=re.M)
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, ast.ClassDef)
+            assert not isinstance(node, ast.FunctionDef) or node.end_lineno - node.lineno < 8
+    importing = [i for i, source in enumerate(sources) if re.search(r"^\s*(import|from) ", source, flags=re.M)]
+    assert importing == [1]  # behind the parameters
+
+
+@each
+def test_it_runs_at_smoke_scale_and_writes_its_figure_and_numbers(path, tmp_path):
+    run_notebook(path, SMOKE, tmp_path / "figures")
+    names = {file.name for file in (tmp_path / "figures").iterdir()}
+    assert {f"{path.stem}.png", f"{path.stem}.pdf", f"{path.stem}.json"} <= names
+    rows = json.loads((tmp_path / "figures" / f"{path.stem}.json").read_text())["rows"]
+    assert {row["held"] for row in rows} & {"held", "not held"}
+    executed = nbformat.read(tmp_path / "notebooks" / path.name, as_version=4)
+    assert any(cell.get("outputs") for cell in executed.cells)

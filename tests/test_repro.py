@@ -1,0 +1,113 @@
+import json
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from m2ib_lite import explain
+from m2ib_lite.repro import Report, defaults, figures, parse, score
+
+MODEL = dict(MODEL="testbed", SEED=1)
+
+
+def test_a_claim_is_held_where_its_whole_interval_lies_above(tmp_path):
+    report = Report("01_x", tmp_path, tmp_path, **MODEL)
+    values = np.random.default_rng(0).normal(0.1, 1.0, 100)
+    report.measure("far", values + 1, "far above", above=0)
+    report.measure("near", values, "hardly above", above=0)
+    report.measure("plain", values)
+    table = report.check()
+    assert table["held"].tolist() == ["held", "not held", ""]
+    assert table["mean"].iloc[2] == pytest.approx(values.mean(), abs=1e-3)
+    assert (table["low"] < table["mean"]).all()
+
+
+def recorded(folder, value=0.5, tolerance=0.02, **parameters):
+    numbers = {"a": {"value": value, "tolerance": tolerance}}
+    (folder / "01_x.json").write_text(json.dumps({"testbed": {"parameters": {**MODEL, **parameters}, "numbers": numbers}}))
+
+
+def measured(expected, out, name="a", **parameters):
+    report = Report("01_x", out, expected, **{**MODEL, **parameters})
+    report.measure(name, [0.4, 0.6])
+    return report
+
+
+def test_a_number_that_leaves_its_tolerance_fails_the_check(tmp_path):
+    out = tmp_path / "out"
+    recorded(tmp_path, value=0.51)
+    assert measured(tmp_path, out).check()["agrees"].tolist() == [True]
+    recorded(tmp_path, value=0.53)
+    with pytest.raises(AssertionError, match=r"left their tolerance: \['a 0.5000 for 0.5300'\]"):
+        measured(tmp_path, out).check()
+    assert json.loads((out / "01_x.json").read_text())["rows"][0]["agrees"] is False  # and the numbers are not lost
+
+
+def test_a_recorded_number_that_was_not_measured_fails_the_check(tmp_path):
+    recorded(tmp_path)
+    with pytest.raises(AssertionError, match=r"recorded but not measured: \['a'\]"):
+        measured(tmp_path, tmp_path / "out", name="b").check()
+
+
+@pytest.mark.parametrize("change", [dict(SEED=2), dict(MODEL="other")])
+def test_a_model_or_setting_without_recorded_numbers_says_so(tmp_path, capsys, change):
+    recorded(tmp_path)
+    assert measured(tmp_path, tmp_path / "out", **change).check()["recorded"].tolist() == [None]
+    assert "no recorded numbers for" in capsys.readouterr().out
+
+
+def test_scores_are_one_tidy_row_each(clip, pairs):
+    a = explain(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], steps=1, samples=1)
+    table = score(a, pairs)
+    assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
+    assert not table.duplicated(["pair", "metric"]).any()
+    for pair in pairs:
+        metrics = set(table[table["pair"] == pair.id]["metric"])
+        assert ("named preference" in metrics) == any(not box.named for box in pair.boxes)
+        assert {"energy inside", "pointing game", "word precision"} <= metrics
+    assert table["value"].between(0, 1).all()
+
+
+def test_parameters_are_parsed_like_their_defaults():
+    known = dict(MODEL="testbed", N_PAIRS=8, LR=1.0)
+    assert parse(["MODEL=some/model=x", "N_PAIRS=3", "LR=2"], known) == dict(MODEL="some/model=x", N_PAIRS=3, LR=2.0)
+    with pytest.raises(ValueError, match="no notebook has a parameter 'N_PAIR': there are LR, MODEL, N_PAIRS"):
+        parse(["N_PAIR=3"], known)
+    with pytest.raises(ValueError, match="N_PAIRS=many: give a value like 8"):
+        parse(["N_PAIRS=many"], known)
+
+
+def write(folder, name, *cells):
+    cells = [new_code_cell(source) for source in cells]
+    cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+
+
+def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
+    folder, out = tmp_path / "notebooks", tmp_path / "build" / "figures"
+    folder.mkdir()
+    write(folder, "00_bad", 'N = 1\nOUT = ""', "raise ValueError('on purpose')")
+    good = (
+        "from m2ib_lite.repro import Report, save_figure\nimport matplotlib.pyplot as plt\n"
+        "save_figure(plt.figure(), OUT, '01_good')\nreport = Report('01_good', OUT, MODEL='m')\n"
+        "report.measure('n', [N, N], 'n is above 2', above=2)\nreport.check()"
+    )
+    write(folder, "01_good", 'N = 1\nOUT = ""', good)
+    assert figures(["N=3"], folder, out) == 1
+    printed = capsys.readouterr().out
+    assert "ValueError: on purpose" in printed
+    assert json.loads((out / "01_good.json").read_text())["rows"][0]["held"] == "held"
+    page = (out / "index.html").read_text()
+    assert "01_good.png" in page
+    assert "on purpose" in page
+    for name in ("01_good.png", "01_good.pdf", "../notebooks/00_bad.ipynb", "../notebooks/01_good.ipynb"):
+        assert (out / name).stat().st_size > 0
+    with pytest.raises(ValueError, match="no notebook has a parameter 'M'"):
+        figures(["M=3"], folder, out)
+
+
+def test_a_notebook_without_parameters_is_an_error(tmp_path):
+    nbformat.write(new_notebook(cells=[new_code_cell("N = 1")]), tmp_path / "00_x.ipynb")
+    with pytest.raises(ValueError, match="no cell tagged 'parameters'"):
+        defaults(tmp_path / "00_x.ipynb")

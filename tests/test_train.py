@@ -1,0 +1,39 @@
+"""The testbed's training script: small, seeded, and able to go on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import CLIPModel
+
+SCRIPT = Path(__file__).parents[1] / "data" / "train.py"
+
+
+def train(out, *options):
+    subprocess.run(
+        [sys.executable, SCRIPT, "--steps", "20", "--out", out, "--device", "cpu", *options], check=True, capture_output=True
+    )
+    return json.loads((out / "training.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    out = tmp_path_factory.mktemp("first")
+    return out, train(out)
+
+
+def test_two_trainings_with_the_same_seed_are_equal(first, tmp_path):
+    assert len(first[1]["losses"]) == 20
+    assert train(tmp_path)["losses"] == first[1]["losses"]
+
+
+def test_another_seed_trains_another_model(first, tmp_path):
+    assert train(tmp_path, "--seed", "1")["losses"] != first[1]["losses"]
+
+
+def test_what_it_writes_loads_as_a_clip(first):
+    model = CLIPModel.from_pretrained(first[0])
+    assert model.config.text_config.eos_token_id == 3
+    assert model.dtype.is_floating_point
