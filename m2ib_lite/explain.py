@@ -52,7 +52,8 @@ class Attribution:
 
 def pair_up(images, captions):
     """One or many images and captions as two lists of the same length: RGB images and words.  ValueError otherwise."""
-    images = [images] if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) <= 3 else list(images)
+    one = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) <= 3  # an array (H, W) or (H, W, C)
+    images = [images] if one else list(images)
     captions = [captions] if isinstance(captions, str) else list(captions)
     if len(images) != len(captions) or not images:
         raise ValueError(f"{len(images)} images and {len(captions)} captions: give one caption for each image, at least one")
@@ -79,11 +80,18 @@ def check_layers(clip, layers):
             raise ValueError(f"{name} layer {layer!r} is out of range: {clip.name} takes 0 to {last}, some blocks must come after")
 
 
+def check_positive(**numbers):
+    """ValueError for the first of them that is not above zero."""
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}: give a number above zero")
+
+
 def noise_source(seed, inputs, samples, lengths, width):
     """() -> (S, B, T, D) standard normal noise, each pair's from a generator of its own, seeded by seed and input."""
     generators = []
     for row, length in zip(inputs, lengths, strict=True):
-        content = row[:length] if row.ndim == 1 else row  # a caption's padding depends on the batch
+        content = row[:length] if row.ndim == 1 else row  # a caption without its padding, which depends on the batch
         digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
         generators.append(torch.Generator(inputs.device).manual_seed(int.from_bytes(digest.digest())))
     noise = torch.zeros(samples, len(lengths), max(lengths), width, device=inputs.device)
@@ -118,18 +126,17 @@ def encode(tower, inputs, layer):
     return embedding, hidden[0]
 
 
-def explain_batch(clip, images, captions, layers, betas, sigma2s, **options):
-    """`explain` for as many pairs as are optimised together: image maps (B, gh, gw) and a list of text maps."""
+def explain_batch(clip, images, captions, of_image, of_text, **options):
+    """`explain` for the pairs that are optimised together.  -> image maps (B, gh, gw), text maps, tokens
+
+    of_image, of_text: layer, beta and sigma2 of each tower.
+    """
     pixels, text = clip.pixels(images), clip.tokens(captions)
-    image_embedding, image_hidden = encode(clip.image, pixels, layers[0])
-    text_embedding, text_hidden = encode(clip.text, text.ids, layers[1])
-    everywhere = torch.ones(image_hidden.shape[:2], dtype=torch.bool, device=pixels.device)
-    image_scores = information(
-        clip.image, pixels, image_hidden, text_embedding, everywhere, layers[0], betas[0], sigma2s[0], **options
-    )
-    text_scores = information(
-        clip.text, text.ids, text_hidden, image_embedding, text.valid, layers[1], betas[1], sigma2s[1], **options
-    )
+    image_embedding, image_hidden = encode(clip.image, pixels, of_image["layer"])
+    text_embedding, text_hidden = encode(clip.text, text.ids, of_text["layer"])
+    all_valid = torch.ones(image_hidden.shape[:2], dtype=torch.bool, device=pixels.device)
+    image_scores = information(clip.image, pixels, image_hidden, text_embedding, all_valid, **of_image, **options)
+    text_scores = information(clip.text, text.ids, text_hidden, image_embedding, text.valid, **of_text, **options)
     text_maps = [scores[content] for scores, content in zip(text_scores, text.content, strict=True)]
     return clip.to_grid(image_scores), text_maps, text.tokens
 
@@ -157,19 +164,17 @@ def explain(
     The model comes back as it was, whatever happens.  ValueError for a bad layer, caption, image or number of them.
     """
     images, captions = pair_up(images, captions)
-    layers = both("layer", layer, clip.defaults["layer"])
-    betas, sigma2s = both("beta", beta, clip.defaults["beta"]), both("sigma2", sigma2, clip.defaults["sigma2"])
-    check_layers(clip, layers)
-    numbers = dict(beta=min(betas), sigma2=min(sigma2s), lr=lr, steps=steps, samples=samples, batch_size=batch_size)
-    for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} is {value}: give a number above zero")
-    options = dict(steps=steps, samples=samples, lr=lr, seed=seed)
+    given = dict(layer=layer, beta=beta, sigma2=sigma2)
+    chosen = {name: both(name, value, clip.defaults[name]) for name, value in given.items()}
+    check_layers(clip, chosen["layer"])
+    options = dict(steps=steps, samples=samples, lr=lr)
+    check_positive(**options, batch_size=batch_size, beta=min(chosen["beta"]), sigma2=min(chosen["sigma2"]))
+    of_image, of_text = ({name: pair[k] for name, pair in chosen.items()} for k in (0, 1))
     parts = []
     with frozen(clip.model), tqdm(total=len(images), unit="pair", desc="M2IB", delay=BAR_DELAY, disable=not progress) as bar:
         for start in range(0, len(images), batch_size):
             chunk = slice(start, start + batch_size)
-            parts.append(explain_batch(clip, images[chunk], captions[chunk], layers, betas, sigma2s, **options))
+            parts.append(explain_batch(clip, images[chunk], captions[chunk], of_image, of_text, seed=seed, **options))
             bar.update(len(images[chunk]))
     image_maps, text_maps, tokens = zip(*parts, strict=True)
     views = [clip.view(image.size) for image in images]

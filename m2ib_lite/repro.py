@@ -192,11 +192,13 @@ def figures(settings, folder=ROOT / "notebooks", out=BUILD / "figures"):
 
 
 def summarise(name, seconds, error, out):
-    """One row of the last table: notebook, seconds, claims held and not held, error."""
+    """One row of the last table: notebook, seconds, claims held and not held, whether recorded numbers agree, error."""
     path = out / f"{name}.json"
-    held = [row["held"] for row in json.loads(path.read_text())["rows"]] if path.exists() else []
+    report = json.loads(path.read_text()) if path.exists() else dict(rows=[], note="no numbers")
+    held = [row["held"] for row in report["rows"]]
     row = dict(notebook=name, seconds=round(seconds), held=held.count("held"), not_held=held.count("not held"))
-    return {**row, "error": error}
+    agrees = all(row["agrees"] for row in report["rows"])
+    return {**row, "recorded": "none" if report["note"] else "agrees" if agrees else "differs", "error": error}
 
 
 def index_page(results, out):

@@ -1,5 +1,7 @@
 """The files around the package agree with each other."""
 
+import hashlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -40,3 +42,19 @@ def test_readme_names_the_commands_that_exist():
     for picture in re.findall(r"\]\(([^)#:]+)\)", readme):
         assert (ROOT / picture).exists(), picture
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_readme_shows_the_recorded_numbers():
+    readme = (ROOT / "README.md").read_text()
+    for path in sorted((ROOT / "data" / "expected").glob("*.json")):
+        for name, number in json.loads(path.read_text())["testbed"]["numbers"].items():
+            row = re.search(rf"^\| {re.escape(name)} \| ([\d.]+) ", readme, flags=re.M)
+            assert row, f"README lacks the row of {name}"
+            assert float(row[1]) == round(number["value"], 3), name
+
+
+def test_the_data_are_those_that_are_listed():
+    lines = re.findall(r"^([0-9a-f]{64})  (\S+)$", (ROOT / "data" / "README.md").read_text(), flags=re.M)
+    assert len(lines) >= 4
+    for digest, name in lines:
+        assert hashlib.sha256((ROOT / "data" / name).read_bytes()).hexdigest() == digest, name

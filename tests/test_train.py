@@ -33,7 +33,8 @@ def test_another_seed_trains_another_model(first, tmp_path):
     assert train(tmp_path, "--seed", "1")["losses"] != first[1]["losses"]
 
 
-def test_what_it_writes_loads_as_a_clip(first):
+def test_what_it_writes_loads_as_a_clip_with_the_shipped_vocabulary(first):
     model = CLIPModel.from_pretrained(first[0])
     assert model.config.text_config.eos_token_id == 3
-    assert model.dtype.is_floating_point
+    assert (first[0] / "tokenizer.json").read_text() == (SCRIPT.parent / "models" / "scenes" / "tokenizer.json").read_text()
+    assert "256 unseen scenes" in (first[0] / "README.md").read_text()
