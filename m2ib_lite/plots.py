@@ -22,7 +22,7 @@ def draw_image(ax, image, boxes=(), **options):
 def draw_heat(ax, image, heat, scale, boxes=()):
     """A heat (H, W) laid over its image in grey; `scale` is a Normalize, shared by the panels that are to compare."""
     draw_image(ax, image.convert("L"), cmap="gray", vmin=0, vmax=255)
-    draw_image(ax, heat, boxes, cmap=IMAGE_COLOURS, norm=scale, alpha=0.7)
+    draw_image(ax, heat, boxes, cmap=IMAGE_COLOURS, norm=scale, alpha=0.6)
 
 
 def _lines(words):
@@ -68,8 +68,8 @@ def plot_pairs(attribution, rows=None, boxes=None):
         middle.set_xlabel(f"maximum {heat.max():.3g} nats a patch", fontsize=9)
         right.set_title(f"maximum {scores.max():.3g} nats a word", fontsize=9, y=-0.13, loc="left")
     for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
-        bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label="information kept, share of the maximum")
-        figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes[:, column], **bar)
+        bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label="information kept, share of maximum")
+        figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes[:, column], **bar).ax.xaxis.label.set_size(9)
     return figure
 
 
