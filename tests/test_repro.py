@@ -81,7 +81,7 @@ def test_parameters_are_parsed_like_their_defaults():
 def write(folder, name, *cells):
     cells = [new_code_cell(source) for source in cells]
     cells[0].metadata["tags"] = ["parameters"]
-    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+    nbformat.write(new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), folder / f"{name}.ipynb")
 
 
 def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
