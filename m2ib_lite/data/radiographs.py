@@ -26,7 +26,7 @@ COMBINATIONS = (  # (finding, side, zone)
     ("cardiomegaly", "", "heart"),
     ("edema", "bilateral", "hila"),
 )
-HIDES = {"apex": ("upper",), "rim": ("upper", "mid", "lower"), "heart": ("mid", "lower"), "hila": ("upper", "mid")}
+HIDES = {"apex": ("upper",), "rim": ("upper", "mid", "lower"), "heart": ("mid", "lower"), "hila": ("upper", "mid", "lower")}
 SEEN = 0.12  # a pixel that a finding covers to this share is its own
 
 EXTENT = (("small", "tiny", "minimal"), ("moderate", ""), ("large", "extensive"))
@@ -163,10 +163,11 @@ def _hidden_by(side, zone):
     return {(sign, part) for sign in SIDES[side] for part in HIDES.get(zone, (zone,))}
 
 
-def _another(rng, finding, side, zone):
-    """A combination of another finding in another place."""
+@cache
+def _elsewhere(finding, side, zone):
+    """The combinations of another finding in another place; none beside edema, which lies over both lungs."""
     here = _hidden_by(side, zone)
-    return _pick(rng, [other for other in COMBINATIONS if other[0] != finding and not here & _hidden_by(*other[1:])])
+    return [other for other in COMBINATIONS if other[0] != finding and not here & _hidden_by(*other[1:])]
 
 
 def radiograph(index, seed=0, split="test", distractors=True):
@@ -177,8 +178,8 @@ def radiograph(index, seed=0, split="test", distractors=True):
     chest = Chest(rng)
     run, place = divmod(index, len(COMBINATIONS))
     shown = [COMBINATIONS[_order(run, seed, split)[place]]]
-    if distractors and rng.integers(3) == 0:
-        shown.append(_another(rng, *shown[0]))
+    if distractors and (others := _elsewhere(*shown[0])) and rng.integers(3) == 0:
+        shown.append(_pick(rng, others))
     density, boxes, phrases = chest.density, [], []
     for finding, side, zone in shown:
         size = int(rng.integers(3))
@@ -187,7 +188,7 @@ def radiograph(index, seed=0, split="test", distractors=True):
         phrases.append(phrase)
         for sign in SIDES[side]:
             covered, grey = PAINTERS[finding](chest, rng, sign, zone, size)
-            density = density + covered * (grey - chest.density)
+            density = density + covered * (grey - density)
             mask = covered > SEEN
             boxes.append(Box(finding, *hull(mask), named, word if named else "", mask))
     return Pair(chest.film(density), phrases[0], boxes, f"radiographs-{split}-{seed}-{index}")
