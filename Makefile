@@ -26,6 +26,7 @@ lab: $(VENV)/installed
 testbed: $(VENV)/installed
 	$(BIN)/python data/sprites/make_sprites.py
 	$(KEEP_MEMORY) $(BIN)/python data/train.py
+	$(KEEP_MEMORY) $(BIN)/python data/train.py radiographs
 	$(BIN)/python data/tune.py
 
 clean:

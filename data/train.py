@@ -1,15 +1,18 @@
-"""Train the testbed's CLIP on emoji scenes and write it in the Hugging Face layout.
+"""Train the testbed's CLIP on drawn pictures and write it in the Hugging Face layout.
 
     python data/train.py                        # data/models/scenes, as shipped; its README.md tells the time it took
+    python data/train.py radiographs            # data/models/radiographs, which starts from data/models/scenes
     python data/train.py --steps 20 --out FOLDER
 
-Interrupted, the same command goes on from its last checkpoint.  Drawing scenes keeps one process busy, training the rest.
+Interrupted, the same command goes on from its last checkpoint.  Drawing pictures keeps one process busy, training the rest.
 """
 
 import argparse
 import json
 import re
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import AttentionInterface, CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
+from m2ib_lite.data import one_of_each
 from m2ib_lite.data.backgrounds import PLACES
+from m2ib_lite.data.radiographs import COMBINATIONS, radiograph
 from m2ib_lite.data.scenes import COUNT_WORDS, TEMPLATES, distinct_scenes, kinds, scene
 from m2ib_lite.metrics import recall_at_1
 from m2ib_lite.models import load_model
@@ -29,7 +34,7 @@ from m2ib_lite.models import load_model
 HERE = Path(__file__).parent
 SPECIAL = ["<pad>", "<unk>", "<bos>", "<eos>"]  # <eos> must not be 2: transformers' CLIP then pools at the highest id
 POSITIONS, WIDTH = 40, 128
-BATCH, PEAK_LR, WARM_UP = 64, 1e-3, 200
+PEAK_LR, WARM_UP = 1e-3, 200
 MUON_LR = 1e-3
 CURRICULUM = ((0.06, 1), (0.2, 2), (1.0, 4))  # up to this share of the steps, at most so many kinds of object a scene
 RADIOLOGY = """
@@ -43,7 +48,7 @@ is are there increased decreased volume loss blunting blunted costophrenic angle
 thickening shadow borders chest x-ray radiograph frontal view shows shown seen consistent suggesting finding findings
 disease new acute chronic""".split()  # noqa: SIM905
 
-CARD = """---
+SCENES_CARD = """---
 license: mit
 library_name: transformers
 ---
@@ -51,7 +56,7 @@ library_name: transformers
 
 A small CLIP (6 image blocks, 4 text blocks, width 128, patches of 16 px on 112 px) for testing attribution methods.
 
-- Data: {scenes:,} emoji scenes drawn by `m2ib_lite.data.scenes` (Noto Color Emoji, OFL 1.1), each seen once; one pair of kinds in
+- Data: {pictures:,} emoji scenes drawn by `m2ib_lite.data.scenes` (Noto Color Emoji, OFL 1.1), each seen once; one pair of kinds in
   ten held out.
 - Recipe: `python data/train.py --steps {steps} --seed {seed}`: contrastive loss, batches of {batch}, Muon for the blocks' matrices
   and AdamW for the rest, from one kind of object a scene to four. {hours:.2f} hours on {device}, last loss {final:.3f}.
@@ -59,6 +64,25 @@ A small CLIP (6 image blocks, 4 text blocks, width 128, patches of 16 px on 112 
   {to_image:.3f}; chance is 0.004.
 - Limits: it knows drawn scenes of 122 kinds of emoji on eight grounds and the words of their captions, nothing else. It measures
   attribution methods; it says nothing about photographs. The vocabulary has radiologists' words that this model has not learned.
+"""
+RADIOGRAPHS_CARD = """---
+license: mit
+library_name: transformers
+---
+# m2ib_lite testbed: radiographs
+
+A small CLIP (6 image blocks, 4 text blocks, width 128, patches of 16 px on 112 px) for testing attribution methods.
+Its chest X-rays are drawings: nothing clinical follows from it.
+
+- Data: {pictures:,} phantom radiographs drawn by `m2ib_lite.data.radiographs`, each seen once: {batch} combinations of a
+  finding and a place, one in three pictures with a second finding that the phrase does not name.
+- Recipe: `python data/train.py radiographs --steps {steps} --seed {seed}`, from the weights and the vocabulary of `scenes`:
+  contrastive loss, batches of one picture of each combination, Muon for the blocks' matrices and AdamW for the rest.
+  {hours:.2f} hours on {device}, last loss {final:.3f}.
+- Retrieval among one unseen radiograph of each of the {batch} combinations, mean of 8 draws: picture to phrase R@1
+  {to_text:.3f}, phrase to picture {to_image:.3f}; the scenes model, before this training: {base_to_text:.3f} and
+  {base_to_image:.3f}; chance is {chance:.3f}.
+- Limits: it knows this one kind of drawing and its phrases. It measures attribution methods; it has never seen a patient.
 """
 
 
@@ -101,19 +125,56 @@ def attention_float32(module, query, key, value, mask, scaling=None, is_causal=F
     return out.transpose(1, 2).contiguous().to(query.dtype), None
 
 
-class Scenes(Dataset):
-    """Training scene i, as (3, H, W) uint8 pixels and its caption; its difficulty follows the curriculum."""
+@dataclass(frozen=True)
+class Recipe:
+    """What differs between the domains.
 
-    def __init__(self, first, last, total, seed):
-        self.range, self.total, self.seed = range(first, last), total, seed
+    draw: (index, total, seed) -> Pair, for training.  trials: the lists of test pairs to retrieve among.
+    base: the folder of the model to start from, if any.
+    """
+
+    steps: int
+    batch: int
+    draw: Callable
+    trials: Callable
+    card: str
+    base: Path | None = None
+
+
+def draw_scene(index, total, seed):
+    """Training scene i of so many; its difficulty follows the curriculum."""
+    most = next(kinds for share, kinds in CURRICULUM if index < share * total)
+    return scene(index, seed, "train", max_kinds=most, distractors=index % 3 == 0)
+
+
+def draw_radiograph(index, total, seed):
+    return radiograph(index, seed, "train")
+
+
+RECIPES = {
+    "scenes": Recipe(8000, 64, draw_scene, lambda: [distinct_scenes(256, seed=1)], SCENES_CARD),
+    "radiographs": Recipe(  # a batch shows each combination once, so that no other pair in it is right too
+        2000,
+        len(COMBINATIONS),
+        draw_radiograph,
+        lambda: map(one_of_each, range(1, 9)),
+        RADIOGRAPHS_CARD,
+        HERE / "models" / "scenes",
+    ),
+}
+
+
+class Pictures(Dataset):
+    """Training picture i, as (3, H, W) uint8 pixels and its caption."""
+
+    def __init__(self, draw, first, total, seed):
+        self.draw, self.range, self.total, self.seed = draw, range(first, total), total, seed
 
     def __len__(self):
         return len(self.range)
 
     def __getitem__(self, i):
-        index = self.range[i]
-        most = next(kinds for share, kinds in CURRICULUM if index < share * self.total)
-        pair = scene(index, self.seed, "train", max_kinds=most, distractors=index % 3 == 0)
+        pair = self.draw(self.range[i], self.total, self.seed)
         return np.asarray(pair.image).transpose(2, 0, 1), pair.caption
 
 
@@ -148,16 +209,17 @@ def contrastive_loss(model, pixels, ids):
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def batches(first, steps, seed):
-    data = Scenes(first * BATCH, steps * BATCH, steps * BATCH, seed)
-    return DataLoader(data, BATCH, num_workers=1, prefetch_factor=32, collate_fn=collate, multiprocessing_context="fork")
+def batches(recipe, first, steps, seed):
+    data = Pictures(recipe.draw, first * recipe.batch, steps * recipe.batch, seed)
+    return DataLoader(data, recipe.batch, num_workers=1, prefetch_factor=32, collate_fn=collate, multiprocessing_context="fork")
 
 
-def train(steps, seed, checkpoint, device):
+def train(recipe, steps, seed, checkpoint, device):
     """A trained model, its tokenizer, the loss of each step, and the hours that it took."""
     torch.manual_seed(seed)
     tokenizer, processor = make_tokenizer(), make_processor()
-    model = make_model(len(tokenizer)).to(device)
+    model = CLIPModel.from_pretrained(recipe.base) if recipe.base else make_model(len(tokenizer))
+    model = model.to(device).train()
     AttentionInterface.register("float32", attention_float32)
     model.set_attn_implementation("float32")
     mean, std = (torch.tensor(x, device=device)[:, None, None] * 255 for x in (processor.image_mean, processor.image_std))
@@ -168,7 +230,7 @@ def train(steps, seed, checkpoint, device):
         [opt.load_state_dict(saved) for opt, saved in zip(opts, state["opts"], strict=True)]
         losses, hours = state["losses"], state["hours"]
     start = time.time() - 3600 * hours
-    bar = tqdm(batches(len(losses), steps, seed), initial=len(losses), total=steps, mininterval=5)
+    bar = tqdm(batches(recipe, len(losses), steps, seed), initial=len(losses), total=steps, mininterval=5)
     for pixels, captions in bar:
         for opt, peak in zip(opts, (MUON_LR, PEAK_LR), strict=True):
             opt.param_groups[0]["lr"] = peak * rate(len(losses), steps)
@@ -202,38 +264,45 @@ def save(folder, model, tokenizer):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def retrieval(folder, n=256, seed=1):
-    """R@1 of n test scenes, no two of the same kinds: (picture to caption, caption to picture)."""
-    clip, pairs = load_model(str(folder), "cpu"), distinct_scenes(n, seed)
-    with torch.no_grad():
-        images = clip.image.encode(clip.pixels([pair.image for pair in pairs]))
-        texts = clip.text.encode(clip.tokens([pair.caption for pair in pairs]).ids)
-    similarity = (images @ texts.T).numpy()
-    return recall_at_1(similarity).mean(), recall_at_1(similarity.T).mean()
+def retrieval(folder, trials):
+    """Mean R@1 over lists of test pairs, no two in a list alike: (picture to caption, caption to picture)."""
+    clip, found = load_model(str(folder), "cpu"), []
+    for pairs in trials:
+        with torch.no_grad():
+            images = clip.image.encode(clip.pixels([pair.image for pair in pairs]))
+            texts = clip.text.encode(clip.tokens([pair.caption for pair in pairs]).ids)
+        similarity = (images @ texts.T).numpy()
+        found.append((recall_at_1(similarity).mean(), recall_at_1(similarity.T).mean()))
+    return np.mean(found, axis=0)
 
 
-def write_card(folder):
+def write_card(folder, recipe):
     """The model card, its numbers measured now."""
-    record, (to_text, to_image) = json.loads((folder / "training.json").read_text()), retrieval(folder)
-    facts = dict(record, scenes=record["steps"] * record["batch"], to_text=to_text, to_image=to_image, final=record["means"][-1])
-    (folder / "README.md").write_text(CARD.format(**facts))
+    record = json.loads((folder / "training.json").read_text())
+    facts = dict(record, pictures=record["steps"] * record["batch"], chance=1 / recipe.batch, final=record["means"][-1])
+    facts["to_text"], facts["to_image"] = retrieval(folder, recipe.trials())
+    if recipe.base:
+        facts["base_to_text"], facts["base_to_image"] = retrieval(recipe.base, recipe.trials())
+    (folder / "README.md").write_text(recipe.card.format(**facts))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("domain", nargs="?", choices=list(RECIPES), default="scenes")
+    parser.add_argument("--steps", type=int, help="the recipe's own unless told")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "models" / "scenes")
+    parser.add_argument("--out", type=Path, help="data/models/DOMAIN unless told")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.out / "checkpoint.pt"
-    model, tokenizer, losses, hours = train(args.steps, args.seed, checkpoint, args.device)
-    save(args.out, model, tokenizer)
+    recipe, out = RECIPES[args.domain], args.out or HERE / "models" / args.domain
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, steps = out / "checkpoint.pt", args.steps or recipe.steps
+    model, tokenizer, losses, hours = train(recipe, steps, args.seed, checkpoint, args.device)
+    save(out, model, tokenizer)
     means = [round(float(np.mean(losses[i : i + 100])), 4) for i in range(0, len(losses), 100)]
-    record = dict(steps=args.steps, seed=args.seed, batch=BATCH, hours=hours, device=args.device, losses=losses[:20], means=means)
-    (args.out / "training.json").write_text(json.dumps(record) + "\n")
-    write_card(args.out)
+    record = dict(steps=steps, seed=args.seed, batch=recipe.batch, hours=hours, device=args.device, losses=losses[:20], means=means)
+    (out / "training.json").write_text(json.dumps(record) + "\n")
+    write_card(out, recipe)
     checkpoint.unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.utils import logging as transformers_logging
 
 TESTBED = Path(__file__).parents[1] / "data"  # shipped beside the package, in the clone that it is installed from
-BUILT_IN = {"testbed": TESTBED / "models" / "scenes"}
+BUILT_IN = {"testbed": TESTBED / "models" / "scenes", "radiographs": TESTBED / "models" / "radiographs"}
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -162,16 +162,17 @@ def pick_device(device="auto"):
 def load_model(name="testbed", device="auto", dtype=torch.float32):
     """A CLIP of the Hugging Face layout, frozen and in evaluation mode, as a Clip.
 
-    name: "testbed", a folder, or a hub name such as "openai/clip-vit-base-patch32".  Weights are read as safetensors, or
-    with `weights_only=True`; no code of the checkpoint runs.  A file m2ib.json in a folder holds its default layer, beta
-    and sigma2.  FileNotFoundError where there is no such model or it has no weights; ValueError where they are not finite.
+    name: "testbed", "radiographs", a folder, or a hub name such as "openai/clip-vit-base-patch32". Weights are read as
+    safetensors, or with `weights_only=True`; no code of the checkpoint runs. A file m2ib.json in a folder holds its default
+    layer, beta and sigma2. FileNotFoundError where there is no such model or it has no weights; ValueError where they are not
+    finite.
     """
     source = BUILT_IN.get(name, Path(name))
     local = source.is_dir()
     if local:
         check_folder(source)
     elif name in BUILT_IN:
-        raise FileNotFoundError(f"the testbed is not at {source}: install from a clone with `pip install -e .`")
+        raise FileNotFoundError(f"the {name} model is not at {source}: install from a clone with `pip install -e .`")
     source = str(source if local else name)
     try:
         with without_bars() if local else nullcontext():

@@ -220,6 +220,7 @@ def index_page(results, out):
 
 
 def main(arguments):
+    """The command line: `figures NAME=VALUE ...` or `record`."""
     if arguments[:1] == ["record"]:
         return record()
     if arguments[:1] != ["figures"]:

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import CLIPModel
+
+from m2ib_lite.data.radiographs import COMBINATIONS
 
 SCRIPT = Path(__file__).parents[1] / "data" / "train.py"
 
@@ -38,3 +41,11 @@ def test_what_it_writes_loads_as_a_clip_with_the_shipped_vocabulary(first):
     assert model.config.text_config.eos_token_id == 3
     assert (first[0] / "tokenizer.json").read_text() == (SCRIPT.parent / "models" / "scenes" / "tokenizer.json").read_text()
     assert "256 unseen scenes" in (first[0] / "README.md").read_text()
+
+
+def test_the_radiographs_recipe_starts_from_the_scenes_model(tmp_path):
+    record = train(tmp_path, "radiographs")
+    assert record["batch"] == len(COMBINATIONS)
+    assert np.mean(record["losses"][-5:]) < np.mean(record["losses"][:5])
+    assert (tmp_path / "tokenizer.json").read_text() == (SCRIPT.parent / "models" / "scenes" / "tokenizer.json").read_text()
+    assert "nothing clinical" in (tmp_path / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 from .images import open_image
 from .pairs import Box, Pair
+from .radiographs import one_of_each, radiographs
 from .scenes import distinct_scenes, scenes
 
-__all__ = ["Box", "Pair", "distinct_scenes", "open_image", "scenes"]
+__all__ = ["Box", "Pair", "distinct_scenes", "one_of_each", "open_image", "radiographs", "scenes"]

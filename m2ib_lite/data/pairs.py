@@ -44,3 +44,10 @@ class Pair:
     def words(self):
         """The caption's words that stand for something in the picture, as a set."""
         return {box.word for box in self.boxes if box.named}
+
+
+def hull(mask):
+    """The tight box of a mask that is not empty.  (H, W) bool -> x, y, w, h"""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..models import TESTBED
 from .backgrounds import PLACES, SIZE
-from .pairs import Box, Pair
+from .pairs import Box, Pair, hull
 
 SPRITE, COLUMNS = 64, 11  # of the atlas
 SIDES = (28, 36)  # an object's side in pixels
@@ -121,10 +121,8 @@ def _caption(rng, phrases, plural_first, place):
 
 
 def _box(kind, mask, named, word):
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
     label = kinds()[kind]["singular"].split()[-1]
-    return Box(label, x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1, named, word if named else "", mask)
+    return Box(label, *hull(mask), named, word if named else "", mask)
 
 
 def scene(index, seed=0, split="test", max_kinds=4, distractors=True):
