@@ -79,13 +79,25 @@ def check_layers(clip, layers):
             raise ValueError(f"{name} layer {layer!r} is out of range: {clip.name} takes 0 to {last}, some blocks must come after")
 
 
+def check_positive(**numbers):
+    """ValueError that names the first number not above zero."""
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}: give a number above zero")
+
+
+def own_generator(seed, content):
+    """A generator seeded by `seed` and one pair's input: its draws never depend on the pairs beside it."""
+    digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
+    return torch.Generator(content.device).manual_seed(int.from_bytes(digest.digest()))
+
+
 def noise_source(seed, inputs, samples, lengths, width):
     """() -> (S, B, T, D) standard normal noise, each pair's from a generator of its own, seeded by seed and input."""
     generators = []
     for row, length in zip(inputs, lengths, strict=True):
         content = row[:length] if row.ndim == 1 else row  # a caption's padding depends on the batch
-        digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
-        generators.append(torch.Generator(inputs.device).manual_seed(int.from_bytes(digest.digest())))
+        generators.append(own_generator(seed, content))
     noise = torch.zeros(samples, len(lengths), max(lengths), width, device=inputs.device)
 
     def draw():
@@ -134,6 +146,20 @@ def explain_batch(clip, images, captions, layers, betas, sigma2s, **options):
     return clip.to_grid(image_scores), text_maps, text.tokens
 
 
+def in_batches(clip, images, captions, find, title, batch_size, progress):
+    """find(images, captions) -> (image maps, text maps, tokens), batch by batch on the frozen model.  -> Attribution"""
+    images, captions = pair_up(images, captions)
+    parts = []
+    with frozen(clip.model), tqdm(total=len(images), unit="pair", desc=title, delay=BAR_DELAY, disable=not progress) as bar:
+        for start in range(0, len(images), batch_size):
+            chunk = slice(start, start + batch_size)
+            parts.append(find(images[chunk], captions[chunk]))
+            bar.update(len(images[chunk]))
+    image_maps, text_maps, tokens = zip(*parts, strict=True)
+    views = [clip.view(image.size) for image in images]
+    return Attribution(torch.cat(image_maps), list(chain(*text_maps)), list(chain(*tokens)), images, captions, views)
+
+
 def explain(
     clip,
     images,
@@ -156,21 +182,13 @@ def explain(
     draws a step.  A result depends on (pair, options, seed) alone; batch_size pairs are optimised at once and bound the memory.
     The model comes back as it was, whatever happens.  ValueError for a bad layer, caption, image or number of them.
     """
-    images, captions = pair_up(images, captions)
     layers = both("layer", layer, clip.defaults["layer"])
     betas, sigma2s = both("beta", beta, clip.defaults["beta"]), both("sigma2", sigma2, clip.defaults["sigma2"])
     check_layers(clip, layers)
-    numbers = dict(beta=min(betas), sigma2=min(sigma2s), lr=lr, steps=steps, samples=samples, batch_size=batch_size)
-    for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} is {value}: give a number above zero")
-    options = dict(steps=steps, samples=samples, lr=lr, seed=seed)
-    parts = []
-    with frozen(clip.model), tqdm(total=len(images), unit="pair", desc="M2IB", delay=BAR_DELAY, disable=not progress) as bar:
-        for start in range(0, len(images), batch_size):
-            chunk = slice(start, start + batch_size)
-            parts.append(explain_batch(clip, images[chunk], captions[chunk], layers, betas, sigma2s, **options))
-            bar.update(len(images[chunk]))
-    image_maps, text_maps, tokens = zip(*parts, strict=True)
-    views = [clip.view(image.size) for image in images]
-    return Attribution(torch.cat(image_maps), list(chain(*text_maps)), list(chain(*tokens)), images, captions, views)
+    check_positive(beta=min(betas), sigma2=min(sigma2s), lr=lr, steps=steps, samples=samples, batch_size=batch_size)
+
+    def find(images, captions):
+        options = dict(steps=steps, samples=samples, lr=lr, seed=seed)
+        return explain_batch(clip, images, captions, layers, betas, sigma2s, **options)
+
+    return in_batches(clip, images, captions, find, "M2IB", batch_size, progress)
