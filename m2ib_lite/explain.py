@@ -22,7 +22,7 @@ BAR_DELAY = 2  # seconds before the progress bar shows
 class Attribution:
     """What a method found in B pairs.
 
-    image_maps: (B, gh, gw) float32, one score a patch, in nats for M2IB.  text_maps: one (n_content_tokens,) a pair.
+    image_maps: (B, gh, gw) float32, one score a patch, in `unit`.  text_maps: one (n_content_tokens,) a pair.
     tokens: the words of each caption as it writes them.  views: the rectangle of each image that the model saw, as
     (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i.
     """
@@ -33,6 +33,8 @@ class Attribution:
     images: list[Image.Image]
     captions: list[str]
     views: list[tuple[float, float, float, float]]
+    method: str = "M2IB"
+    unit: str = "nats"
 
     def __len__(self):
         return len(self.images)
@@ -87,13 +89,18 @@ def check_positive(**numbers):
             raise ValueError(f"{name} is {value}: give a number above zero")
 
 
+def own_generator(seed, content):
+    """A generator seeded by `seed` and one pair's input: its draws never depend on the pairs beside it."""
+    digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
+    return torch.Generator(content.device).manual_seed(int.from_bytes(digest.digest()))
+
+
 def noise_source(seed, inputs, samples, lengths, width):
     """() -> (S, B, T, D) standard normal noise, each pair's from a generator of its own, seeded by seed and input."""
     generators = []
     for row, length in zip(inputs, lengths, strict=True):
         content = row[:length] if row.ndim == 1 else row  # a caption without its padding, which depends on the batch
-        digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
-        generators.append(torch.Generator(inputs.device).manual_seed(int.from_bytes(digest.digest())))
+        generators.append(own_generator(seed, content))
     noise = torch.zeros(samples, len(lengths), max(lengths), width, device=inputs.device)
 
     def draw():
@@ -141,6 +148,23 @@ def explain_batch(clip, images, captions, of_image, of_text, **options):
     return clip.to_grid(image_scores), text_maps, text.tokens
 
 
+def in_batches(clip, images, captions, find, batch_size, progress, **kind):
+    """find(images, captions) -> (image maps, text maps, tokens), batch by batch on the frozen model.  -> Attribution
+
+    kind: the Attribution's method and unit, where it is not M2IB.
+    """
+    images, captions = pair_up(images, captions)
+    parts, title = [], kind.get("method", Attribution.method)
+    with frozen(clip.model), tqdm(total=len(images), unit="pair", desc=title, delay=BAR_DELAY, disable=not progress) as bar:
+        for start in range(0, len(images), batch_size):
+            chunk = slice(start, start + batch_size)
+            parts.append(find(images[chunk], captions[chunk]))
+            bar.update(len(images[chunk]))
+    image_maps, text_maps, tokens = zip(*parts, strict=True)
+    views = [clip.view(image.size) for image in images]
+    return Attribution(torch.cat(image_maps), list(chain(*text_maps)), list(chain(*tokens)), images, captions, views, **kind)
+
+
 def explain(
     clip,
     images,
@@ -163,19 +187,14 @@ def explain(
     draws a step.  A result depends on (pair, options, seed) alone; batch_size pairs are optimised at once and bound the memory.
     The model comes back as it was, whatever happens.  ValueError for a bad layer, caption, image or number of them.
     """
-    images, captions = pair_up(images, captions)
     given = dict(layer=layer, beta=beta, sigma2=sigma2)
     chosen = {name: both(name, value, clip.defaults[name]) for name, value in given.items()}
     check_layers(clip, chosen["layer"])
     options = dict(steps=steps, samples=samples, lr=lr)
     check_positive(**options, batch_size=batch_size, beta=min(chosen["beta"]), sigma2=min(chosen["sigma2"]))
     of_image, of_text = ({name: pair[k] for name, pair in chosen.items()} for k in (0, 1))
-    parts = []
-    with frozen(clip.model), tqdm(total=len(images), unit="pair", desc="M2IB", delay=BAR_DELAY, disable=not progress) as bar:
-        for start in range(0, len(images), batch_size):
-            chunk = slice(start, start + batch_size)
-            parts.append(explain_batch(clip, images[chunk], captions[chunk], of_image, of_text, seed=seed, **options))
-            bar.update(len(images[chunk]))
-    image_maps, text_maps, tokens = zip(*parts, strict=True)
-    views = [clip.view(image.size) for image in images]
-    return Attribution(torch.cat(image_maps), list(chain(*text_maps)), list(chain(*tokens)), images, captions, views)
+
+    def find(images, captions):
+        return explain_batch(clip, images, captions, of_image, of_text, seed=seed, **options)
+
+    return in_batches(clip, images, captions, find, batch_size, progress)

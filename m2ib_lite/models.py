@@ -29,12 +29,38 @@ class Captions:
     tokens: list[list[str]]
 
 
-class ImageTower:
+class Tower:
+    """What both towers share: their blocks, and a block opened up.  `rest(embed(inputs), -1, inputs)` is `encode(inputs)`."""
+
+    causal = False
+
+    def __init__(self, model, project):
+        self.model, self.project, self.blocks = model, project, model.encoder.layers
+        self.norms = [block.layer_norm1 for block in self.blocks]  # a block's attention reads its input through this
+
+    def attention(self, normed, layer):
+        """Queries, keys and values of a block, (N, h, T, d), and its attention probabilities, (N, h, T, T)."""
+        attend = self.blocks[layer].self_attn
+        projections = attend.q_proj, attend.k_proj, attend.v_proj
+        q, k, v = (rearrange(f(normed), "n t (h d) -> n h t d", h=attend.num_heads) for f in projections)
+        scores = (q @ k.mT * attend.scale).float()
+        if self.causal:
+            scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
+        return q, k, v, scores.softmax(dim=-1).to(v.dtype)
+
+    def finish(self, hidden, mixed, layer):
+        """A block's output for its input and what its attention mixed, before the projection.  (N, h, T, d) -> (N, T, D)"""
+        block = self.blocks[layer]
+        hidden = hidden + block.self_attn.out_proj(rearrange(mixed, "n h t d -> n t (h d)"))
+        return hidden + block.mlp(block.layer_norm2(hidden))
+
+
+class ImageTower(Tower):
     """The image tower; its inputs are pixels (B, 3, H, W)."""
 
-    def __init__(self, clip):
-        self.model, self.project = clip.vision_model, clip.visual_projection
-        self.blocks = self.model.encoder.layers
+    def embed(self, pixels):
+        """What the first block reads.  (B, 3, H, W) -> (B, T, D)"""
+        return self.model.pre_layrnorm(self.model.embeddings(pixels))
 
     def encode(self, pixels):
         """(B, 3, H, W) -> (B, E), of length 1"""
@@ -47,12 +73,14 @@ class ImageTower:
         return F.normalize(self.project(self.model.post_layernorm(hidden[:, 0])), dim=-1)
 
 
-class TextTower:
+class TextTower(Tower):
     """The text tower; its inputs are token ids (B, T)."""
 
-    def __init__(self, clip):
-        self.model, self.project = clip.text_model, clip.text_projection
-        self.blocks = self.model.encoder.layers
+    causal = True
+
+    def embed(self, ids):
+        """As ImageTower.embed.  (B, T) -> (B, T, D)"""
+        return self.model.embeddings(ids)
 
     def encode(self, ids):
         """(B, T) -> (B, E), of length 1"""
@@ -81,7 +109,9 @@ class Clip:
 
     def __init__(self, model, tokenizer, processor, name, defaults):
         self.model, self.tokenizer, self.processor, self.name = model, tokenizer, processor, name
-        self.image, self.text = ImageTower(model), TextTower(model)
+        self.image = ImageTower(model.vision_model, model.visual_projection)
+        self.text = TextTower(model.text_model, model.text_projection)
+        self.blank = tokenizer.pad_token_id  # what stands where a word is taken out
         self.defaults = {"layer": tuple(map(default_layer, self.towers)), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), **defaults}
 
     @property

@@ -55,7 +55,7 @@ def plot_pairs(attribution, rows=None, boxes=None):
     """One row a pair: the image, its map, its words.  -> Figure
 
     rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn.
-    One colour means the same share of the own maximum in every map, which is written below it in nats.
+    One colour means the same share of the own maximum in every map, which is written below it.
     """
     rows = range(len(attribution)) if rows is None else list(rows)
     size = dict(figsize=(8.6, 2.5 * len(rows) + 0.8), width_ratios=[1, 1, 1.35])
@@ -65,10 +65,10 @@ def plot_pairs(attribution, rows=None, boxes=None):
         draw_image(left, attribution.images[i], marks)
         draw_heat(middle, attribution.images[i], heat, Normalize(0, heat.max()), marks)
         draw_words(right, attribution.tokens[i], scores, Normalize(0, float(scores.max())))
-        middle.set_xlabel(f"maximum {heat.max():.3g} nats a patch", fontsize=9)
-        right.set_title(f"maximum {scores.max():.3g} nats a word", fontsize=9, y=-0.13, loc="left")
+        middle.set_xlabel(f"maximum {heat.max():.3g} {attribution.unit} a patch", fontsize=9)
+        right.set_title(f"maximum {scores.max():.3g} {attribution.unit} a word", fontsize=9, y=-0.13, loc="left")
     for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
-        bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label="information kept, share of maximum")
+        bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label=f"{attribution.method}, share of maximum")
         figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes[:, column], **bar).ax.xaxis.label.set_size(9)
     return figure
 

@@ -36,6 +36,18 @@ def test_the_rest_of_a_tower_continues_its_own_forward_pass(clip, pairs, attenti
     clip.model.set_attn_implementation("sdpa")
 
 
+def test_a_block_opened_up_is_the_block(clip, pairs):
+    inputs = clip.pixels([pair.image for pair in pairs]), clip.tokens(CAPTIONS).ids
+    for tower, x in zip(clip.towers, inputs, strict=True):
+        hidden = tower.embed(x)
+        torch.testing.assert_close(tower.rest(hidden, -1, x), tower.encode(x), rtol=0, atol=1e-6)
+        for layer, block in enumerate(tower.blocks):
+            *_, values, probabilities = tower.attention(tower.norms[layer](hidden), layer)
+            whole = block(hidden, None, is_causal=tower.causal)
+            torch.testing.assert_close(tower.finish(hidden, probabilities @ values, layer), whole, rtol=0, atol=1e-5)
+            hidden = whole
+
+
 def test_pooling_follows_the_rule_of_the_checkpoint():
     ids = torch.tensor([[1, 7, 9, 3, 3], [1, 3, 3, 3, 3]])
     assert pooled_position(ids, 3).tolist() == [3, 1]

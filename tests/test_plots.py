@@ -33,7 +33,7 @@ def test_every_word_and_both_maxima_can_be_read(attribution):
     assert {"an", "owl", *attribution.tokens[1]} <= set(written)
     assert "maximum 3 nats a word" in written
     assert "maximum 31 nats a patch" in written
-    assert "information kept, share of maximum" in written
+    assert "M2IB, share of maximum" in written
 
 
 def test_words_do_not_overlap_or_leave_the_page(attribution):

@@ -1,0 +1,387 @@
+from copy import deepcopy
+from dataclasses import replace
+from itertools import chain, combinations
+from math import factorial
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from test_explain import state
+
+from m2ib_lite import load_model
+from m2ib_lite.rivals import RIVALS, Side, enlarge, sides
+
+QUICK = dict(kernelshap=dict(samples=2), rise=dict(image_masks=70, text_masks=20), nib=dict(steps=3))
+SEEDED = ("kernelshap", "rise", "random")
+every_rival = pytest.mark.parametrize("name", RIVALS)
+
+
+def ask(name, clip, pairs, **options):
+    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
+    return RIVALS[name](clip, images, captions, **{"progress": False, **QUICK.get(name, {}), **options})
+
+
+@pytest.fixture
+def tiny(request):
+    torch.manual_seed(0)  # before its random weights are drawn
+    return load_model(str(request.getfixturevalue("folder")), device="cpu")
+
+
+def close(a, i, b, j):
+    for ours, theirs in ((a.image_maps[i], b.image_maps[j]), (a.text_maps[i], b.text_maps[j])):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
+
+
+@pytest.fixture(scope="module")
+def two(clip, pairs):
+    """The image Side and the text Side of two pairs, captions of different lengths."""
+    image, text, _ = sides(clip, [pair.image for pair in pairs[:2]], [pairs[0].caption, "an owl"])
+    return image, text
+
+
+class Toy:
+    """A linear tower: y = sum of weights * hidden, so that each answer is known by hand."""
+
+    blocks = range(3)
+
+    def __init__(self, weights, table=None):
+        self.weights, self.table = weights, table
+
+    def embed(self, x):
+        if self.table is not None:
+            return self.table[x]
+        patches = rearrange(x, "n c (gh ph) (gw pw) -> n (gh gw) (c ph pw)", gh=4, gw=4)
+        return F.pad(patches, (0, 0, 1, 0))  # CLS
+
+    def rest(self, hidden, layer, inputs):
+        return (hidden * self.weights).sum(dim=(1, 2))[:, None]
+
+
+def toy_side(tower, inputs, pooled):
+    clip = SimpleNamespace(grid=(4, 4), blank=0, defaults={"layer": (0, 0)}, towers=(tower, tower), name="toy")
+    content = torch.ones(1, tower.weights.shape[0], dtype=torch.bool)
+    content[:, 0], content[:, pooled] = False, False
+    is_image = inputs.ndim == 4
+    return Side(clip, is_image, tower, inputs, content, torch.ones(1, 1), torch.tensor([pooled]))
+
+
+@pytest.fixture
+def toy_text():
+    """BOS, four words, EOS; and what each word adds to y when it takes the blank's place."""
+    draw = torch.Generator().manual_seed(0)
+    tower = Toy(torch.randn(6, 3, generator=draw), torch.randn(9, 3, generator=draw))
+    ids = torch.tensor([[1, 5, 8, 4, 6, 2]])
+    return toy_side(tower, ids, 5), ((tower.table[ids[0]] - tower.table[0]) * tower.weights).sum(dim=1)[1:5]
+
+
+@pytest.fixture
+def toy_image():
+    """4 x 4 patches of 2 x 2 pixels; and what each patch adds to y."""
+    draw = torch.Generator().manual_seed(1)
+    tower, pixels = Toy(torch.randn(17, 12, generator=draw)), torch.randn(1, 3, 8, 8, generator=draw)
+    side = toy_side(tower, pixels, 0)
+    return side, (tower.embed(pixels)[0] * tower.weights).sum(dim=1)[1:]
+
+
+def scores(name, side, **options):
+    (found,) = RIVALS[name].scores(side, **options)
+    return found
+
+
+def test_saliency_of_a_linear_tower_is_its_weights(toy_text, toy_image):
+    (text, _), (image, _) = toy_text, toy_image
+    torch.testing.assert_close(scores("saliency", text), text.tower.weights.abs().sum(dim=1)[1:5])
+    torch.testing.assert_close(scores("saliency", image), image.tower.weights.abs().sum(dim=1)[1:] / 4)
+
+
+@pytest.mark.parametrize("steps", [2, 7])
+def test_nib_of_a_linear_tower_is_weight_times_state(toy_text, toy_image, steps):
+    for side, _ in (toy_text, toy_image):
+        expected = (side.tower.embed(side.inputs)[0] * side.tower.weights).sum(dim=1)[side.content[0]]
+        torch.testing.assert_close(scores("nib", side, layer=0, steps=steps), expected)
+
+
+def test_kernelshap_of_a_linear_tower_is_what_each_feature_adds(toy_text, toy_image):
+    for side, added in (toy_text, toy_image):
+        torch.testing.assert_close(scores("kernelshap", side), added, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.2])
+def test_rise_of_words_comes_to_the_mean_over_all_masks(toy_text, p):
+    side, added = toy_text
+    found = scores("rise", side, text_masks=40_000, p=p)
+    none = side.keep(torch.zeros(1, 4))
+    torch.testing.assert_close(found, none + (1 - p) * added + p * added.sum(), rtol=0, atol=0.08)
+
+
+def test_rise_of_patches_finds_the_one_that_counts_and_its_size():
+    tower = Toy(torch.zeros(17, 12))
+    tower.weights[1 + 5] = 0.25  # patch (1, 1) of ones: y = 3 when it is kept
+    found = scores("rise", toy_side(tower, torch.ones(1, 3, 8, 8), 0), image_masks=20_000, cells=4).reshape(4, 4)
+    assert found.argmax() == 5
+    torch.testing.assert_close(found[3], torch.full((4,), 1.5), rtol=0, atol=0.05)  # too far to share a cell: 3 p
+    twice = replace(toy_side(tower, torch.ones(1, 3, 8, 8), 0), target=torch.full((1, 1), 2.0))
+    torch.testing.assert_close(scores("rise", twice, image_masks=20_000, cells=4).reshape(4, 4), 2 * found)
+
+
+def test_masks_are_smooth_fair_and_shifted():
+    cells = (torch.rand(4000, 1, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    masks = enlarge(cells, torch.rand(4000, 2, generator=torch.Generator().manual_seed(1)), (8, 12))
+    assert masks.shape == (4000, 1, 8, 12)
+    assert masks.min() >= 0
+    assert masks.max() <= 1
+    torch.testing.assert_close(masks.mean(dim=0), torch.full((1, 8, 12), 0.3), rtol=0, atol=0.04)
+    whole = F.interpolate(cells[:1], (10, 15), mode="bilinear")
+    assert torch.equal(enlarge(cells[:1], torch.tensor([[0.0, 0.0]]), (8, 12)), whole[..., :8, :12])
+    assert torch.equal(enlarge(cells[:1], torch.tensor([[0.99, 0.99]]), (8, 12)), whole[..., 2:, 3:])
+
+
+def test_what_is_kept_is_what_the_model_sees(clip, two):
+    image, text = (list(side.singles()) for side in two)
+    for one in (*image, *text):
+        n = int(one.content.sum())
+        whole = (one.tower.encode(one.inputs) * one.target).sum(dim=1)
+        torch.testing.assert_close(one.keep(torch.ones(2, n)), whole.repeat(2), rtol=0, atol=1e-6)
+    kept = torch.zeros(1, 49)
+    kept[0, 8] = 1  # patch (1, 1)
+    masked = torch.zeros_like(image[0].inputs)
+    masked[..., 16:32, 16:32] = image[0].inputs[..., 16:32, 16:32]
+    expected = (clip.image.encode(masked) * image[0].target).sum(dim=1)
+    torch.testing.assert_close(image[0].keep(kept), expected, rtol=0, atol=1e-6)
+    ids = torch.where(text[1].content & (text[1].inputs != text[1].inputs[0, 1]), clip.blank, text[1].inputs)
+    expected = (clip.text.encode(ids) * text[1].target).sum(dim=1)
+    torch.testing.assert_close(text[1].keep(torch.tensor([[1.0, 0.0]])), expected, rtol=0, atol=1e-6)
+
+
+def test_words_that_become_end_tokens_do_not_move_where_the_embedding_is_read(clip, two, monkeypatch):
+    """OpenAI's checkpoints pad with EOS, the highest id, and pool at the first of the highest ids."""
+    monkeypatch.setattr(clip, "blank", clip.tokenizer.eos_token_id)
+    *_, one = two[1].singles()
+    masked = torch.where(one.content, clip.blank, one.inputs)
+    hidden = clip.text.model.embeddings(masked)
+    for block in clip.text.blocks:
+        hidden = block(hidden, None, is_causal=True)
+    embedding = F.normalize(clip.text.project(clip.text.model.final_layer_norm(hidden[:, 3])), dim=-1)
+    torch.testing.assert_close(one.keep(torch.zeros(1, 2)), (embedding * one.target).sum(dim=1), rtol=0, atol=1e-6)
+
+
+def test_kernelshap_is_efficient_in_both_towers(two):
+    for side in two:
+        for one, found in zip(side.singles(), RIVALS["kernelshap"].scores(side, samples=3), strict=True):
+            n = len(found)
+            torch.testing.assert_close(
+                found.sum(), (one.keep(torch.ones(1, n)) - one.keep(torch.zeros(1, n)))[0], atol=1e-4, rtol=0
+            )
+
+
+def test_kernelshap_comes_to_the_shapley_values(clip, pairs):
+    _, text, _ = sides(clip, [pairs[0].image], ["two mice and trees"])
+    (one,) = text.singles()
+
+    def worth(members):
+        return one.keep(torch.tensor([[float(i in members) for i in range(4)]])).item()
+
+    exact = torch.zeros(4)
+    for i in range(4):
+        others = [j for j in range(4) if j != i]
+        for members in chain.from_iterable(combinations(others, size) for size in range(4)):
+            weight = factorial(len(members)) * factorial(3 - len(members)) / factorial(4)
+            exact[i] += weight * (worth((*members, i)) - worth(members))
+    found = scores("kernelshap", text, samples=400)
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.1 * exact.abs().max().item())
+
+
+def test_a_single_word_gets_all_that_it_adds(clip, pairs):
+    _, text, _ = sides(clip, [pairs[0].image], ["owl"])
+    (one,) = text.singles()
+    torch.testing.assert_close(scores("kernelshap", text), one.keep(torch.ones(1, 1)) - one.keep(torch.zeros(1, 1)))
+
+
+def test_nib_is_complete_as_the_steps_grow_many(tiny, pairs):
+    """On a smooth path: with an eps of 1e-5 and no bias, layer norms let nearly all of y come in a jump at 0 that no step meets."""
+    for module in tiny.model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1.0
+            torch.nn.init.normal_(module.bias, generator=torch.Generator().manual_seed(0))
+    for layer, side in zip((0, 1), sides(tiny, [pairs[0].image], [pairs[0].caption])[:2], strict=True):
+        everywhere = replace(side, content=torch.ones_like(side.content))
+        hidden = side.enter(layer)
+        whole = (side.score(hidden, layer - 1) - side.score(0 * hidden, layer - 1)).item()
+        gaps = [abs(scores("nib", everywhere, layer=(0, 1), steps=n).sum().item() - whole) for n in (4, 20, 500)]
+        assert gaps[0] > gaps[1] > gaps[2]
+        assert gaps[2] < 0.01 * abs(whole)
+
+
+def test_nib_agrees_with_a_plain_loop(two):
+    for side, layer in zip(two, (3, 2), strict=True):
+        hidden, slopes = side.enter(layer), 0
+        for i in (1, 2, 3, 4):
+            point = (hidden * i / 4).requires_grad_()
+            slopes = slopes + torch.autograd.grad(side.score(point, layer - 1).sum(), point)[0] / 4
+        for found, expected in zip(
+            RIVALS["nib"].scores(side, layer=(3, 2), steps=4), side.pick((hidden * slopes).sum(-1)), strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def opened(clip, pair):
+    """One pair's cosine, and what the parts of each block gave on the way, by the model's own eager pass, counted from the last."""
+    model, seen = deepcopy(clip.model).requires_grad_(True), {}  # so that there is a graph
+    model.set_attn_implementation("eager")
+
+    def store(*key):
+        return lambda _, inputs, output: seen.update({key: inputs[0] if key[2] == "o" else output})
+
+    for tower, blocks in (("image", model.vision_model.encoder.layers), ("text", model.text_model.encoder.layers)):
+        for depth, block in enumerate(reversed(blocks)):
+            attend = block.self_attn
+            parts = dict(
+                norm=block.layer_norm1, attention=attend, q=attend.q_proj, k=attend.k_proj, v=attend.v_proj, o=attend.out_proj
+            )
+            for name, module in parts.items():
+                module.register_forward_hook(store(tower, depth, name))
+    out = model(clip.tokens([pair.caption]).ids, clip.pixels([pair.image]))
+    return (out.image_embeds * out.text_embeds).sum(), seen
+
+
+def agrees(name, clip, pair, plain, **options):
+    y, seen = opened(clip, pair)
+    a = ask(name, clip, [pair], **options)
+    n = len(a.text_maps[0])
+    for found, tower, places, pooled in (
+        (a.image_maps[0].flatten(), "image", range(1, 50), 0),
+        (a.text_maps[0], "text", range(1, n + 1), n + 1),
+    ):
+        expected = plain(y, {key[1:]: value for key, value in seen.items() if key[0] == tower}, list(places), pooled)
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(found, expected.detach(), rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_gradcam_agrees_with_the_whole_models_own_pass(clip, pairs):
+    def plain(y, seen, places, pooled):
+        states = seen[0, "norm"][0, places]
+        (slopes,) = torch.autograd.grad(y, seen[0, "norm"], retain_graph=True)
+        return (states @ slopes[0, places].mean(dim=0)).clamp(min=0)
+
+    agrees("gradcam", clip, pairs[0], plain)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_chefer_agrees_with_the_whole_models_own_pass(clip, pairs, blocks):
+    def plain(y, seen, places, pooled):
+        relevance = torch.eye(seen[0, "attention"][1].shape[-1])
+        for depth in reversed(range(blocks)):
+            attention = seen[depth, "attention"][1]
+            (slopes,) = torch.autograd.grad(y, attention, retain_graph=True)
+            relevance = relevance + (attention * slopes)[0].clamp(min=0).mean(dim=0) @ relevance
+        return relevance[pooled, places]
+
+    agrees("chefer", clip, pairs[0], plain, blocks=blocks)
+
+
+def test_gradeclip_agrees_with_the_whole_models_own_pass(clip, pairs):
+    def plain(y, seen, places, pooled):
+        (slopes,) = torch.autograd.grad(y, seen[0, "o"], retain_graph=True)
+        near = torch.stack([F.cosine_similarity(seen[0, "q"][0, pooled], seen[0, "k"][0, i], dim=0) for i in places])
+        near = (near - near.min()) / (near.max() - near.min())
+        return ((seen[0, "v"][0, places] @ slopes[0, pooled]) * near).clamp(min=0)
+
+    agrees("gradeclip", clip, pairs[0], plain)
+
+
+def test_gradeclip_of_a_single_word_is_not_lost_in_the_scaling(clip, pairs):
+    _, text, _ = sides(clip, [pair.image for pair in pairs], ["owl"] * 5)
+    for found, mirrored in zip(*(RIVALS["gradeclip"].scores(s) for s in (text, replace(text, target=-text.target))), strict=True):
+        assert (found > 0) != (mirrored > 0)
+
+
+@every_rival
+def test_maps_fit_the_grid_and_the_words(tiny, pairs, name):
+    a = ask(name, tiny, pairs[:3], batch_size=2)
+    assert a.image_maps.shape == (3, 4, 4)
+    assert [len(found) for found in a.text_maps] == [len(words) for words in a.tokens]
+    assert a.captions == [pair.caption for pair in pairs[:3]]
+    for found in (a.image_maps, *a.text_maps):
+        assert found.dtype == torch.float32
+        assert not found.requires_grad
+        assert torch.isfinite(found).all()
+
+
+@every_rival
+def test_a_result_depends_on_the_pair_the_options_and_the_seed_alone(tiny, pairs, name):
+    pairs = pairs[:3]
+    together = ask(name, tiny, pairs)
+    backwards = ask(name, tiny, pairs[::-1], batch_size=2)
+    torch.manual_seed(12345)
+    with torch.no_grad():
+        for i in range(3):
+            close(together, i, ask(name, tiny, pairs[i : i + 1]), 0)
+            close(together, i, backwards, 2 - i)
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_another_seed_gives_another_map(tiny, pairs, name):
+    base, other = ask(name, tiny, pairs[:1]), ask(name, tiny, pairs[:1], seed=1)
+    assert not torch.allclose(base.image_maps, other.image_maps)
+    assert not torch.allclose(base.text_maps[0], other.text_maps[0])
+
+
+def test_random_maps_differ_between_pairs_and_fill_the_unit_interval(tiny, pairs):
+    maps = ask("random", tiny, pairs).image_maps
+    assert not torch.allclose(maps[0], maps[1])
+    assert maps.min() >= 0
+    assert maps.max() < 1
+    assert maps.mean().item() == pytest.approx(0.5, abs=0.15)
+
+
+@every_rival
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_the_model_and_the_global_generator_come_back_as_they_were(tiny, pairs, name, error, monkeypatch):
+    tiny.model.train()
+    tiny.model.visual_projection.requires_grad_(True)
+    before, drawn = state(tiny.model), torch.get_rng_state()
+    if error and name != "random":  # which never runs a tower
+        monkeypatch.setattr(tiny.text, "rest", lambda *_: (_ for _ in ()).throw(error("stop")))
+        with pytest.raises(error):
+            ask(name, tiny, pairs[:2])
+    else:
+        ask(name, tiny, pairs[:2])
+    hooks, training, weights = state(tiny.model)
+    assert (hooks, training) == before[:2]
+    assert torch.equal(torch.get_rng_state(), drawn)
+    for (now, grad, learns), (then, grad_then, learned) in zip(weights, before[2], strict=True):
+        assert torch.equal(now, then)
+        assert grad is grad_then is None
+        assert learns == learned
+
+
+@every_rival
+def test_half_precision_gives_finite_maps(folder, pairs, name):
+    a = ask(name, load_model(str(folder), "cpu", torch.bfloat16), pairs[:1])
+    for found in (a.image_maps, *a.text_maps):
+        assert found.dtype == torch.float32
+        assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("saliency", dict(batch_size=0), "batch_size is 0: give a number above zero"),
+        ("chefer", dict(blocks=0), "blocks is 0: give 1 to 2"),
+        ("nib", dict(layer=(0, 2)), "text layer 2 is out of range: .* takes 0 to 1"),
+        ("nib", dict(steps=0), "steps is 0: give at least 2"),
+        ("kernelshap", dict(samples=0), "samples is 0"),
+        ("rise", dict(p=0), "p is 0"),
+    ],
+)
+def test_bad_options_are_refused_by_name(tiny, pairs, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        ask(name, tiny, pairs[:1], **options)
+
+
+@every_rival
+def test_a_rival_tells_its_source_and_unit(name):
+    assert "cosine" in RIVALS[name].__doc__.lower() or name == "random"
+    assert "20" in RIVALS[name].__doc__ or name == "random"
