@@ -18,7 +18,7 @@ from m2ib_lite.models import BUILT_IN
 from m2ib_lite.repro import score
 
 SEED, N_PAIRS = 0, 64
-BETAS, SIGMA2S = (0.03, 0.1, 0.3, 1.0, 3.0), (0.1, 0.3, 1.0, 3.0, 10.0)
+BETAS, SIGMA2S = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def measure(clip, pairs, layers, beta, sigma2):

@@ -1,8 +1,10 @@
 """M2IB: pairs of an image and a caption in, what each tower had to keep for them to match out."""
 
 import hashlib
+import math
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ from . import bottleneck
 from .data import open_image
 from .hooks import capture, frozen
 
+COUNTS = ("steps", "samples", "batch_size")
 BAR_DELAY = 2  # seconds before the progress bar shows
 
 
-@dataclass
+@dataclass(eq=False)  # maps are tensors, which == does not compare to one truth
 class Attribution:
     """What a method found in B pairs.
 
@@ -78,15 +81,17 @@ def check_layers(clip, layers):
     """ValueError where a layer is out of range, or the last one, after which no token reaches the pooled one."""
     for name, tower, layer in zip(("image", "text"), clip.towers, layers, strict=True):
         last = len(tower.blocks) - 2
-        if not isinstance(layer, int) or not 0 <= layer <= last:
+        if not isinstance(layer, Integral) or not 0 <= layer <= last:
             raise ValueError(f"{name} layer {layer!r} is out of range: {clip.name} takes 0 to {last}, some blocks must come after")
 
 
 def check_positive(**numbers):
-    """ValueError for the first of them that is not above zero."""
+    """ValueError for the first of them that is no finite number above zero; a count must be whole."""
     for name, value in numbers.items():
-        if not value > 0:
+        if not isinstance(value, Real) or not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}: give a number above zero")
+        if name in COUNTS and not isinstance(value, Integral):
+            raise ValueError(f"{name} is {value}: give a whole number")
 
 
 def own_generator(seed, content):
@@ -121,7 +126,10 @@ def information(tower, inputs, hidden, target, valid, layer, beta, sigma2, steps
 
     draw = noise_source(seed, inputs, samples, valid.sum(dim=1).tolist(), hidden.shape[-1])
     alpha = bottleneck.optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr)
-    return bottleneck.capacity(hidden, alpha, sigma2).sum(dim=-1)
+    scores = bottleneck.capacity(hidden, alpha, sigma2).sum(dim=-1)
+    if not torch.isfinite(scores).all():
+        raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")
+    return scores
 
 
 def encode(tower, inputs, layer):
@@ -184,14 +192,17 @@ def explain(
     images: PIL images, arrays or paths; captions: strings; one of each, or as many of both.
     layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own, layer 3/4 of the depth (9 of 12),
     beta 0.1 and sigma2 1 as published unless its m2ib.json says otherwise.  lr, steps, samples: Adam's, with so many noise
-    draws a step.  A result depends on (pair, options, seed) alone; batch_size pairs are optimised at once and bound the memory.
-    The model comes back as it was, whatever happens.  ValueError for a bad layer, caption, image or number of them.
+    draws a step.  A result depends on (pair, options, seed) alone, on one kind of device; batch_size pairs are optimised
+    at once and bound the memory.  The model comes back as it was, whatever happens.
+    ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
     given = dict(layer=layer, beta=beta, sigma2=sigma2)
     chosen = {name: both(name, value, clip.defaults[name]) for name, value in given.items()}
     check_layers(clip, chosen["layer"])
     options = dict(steps=steps, samples=samples, lr=lr)
-    check_positive(**options, batch_size=batch_size, beta=min(chosen["beta"]), sigma2=min(chosen["sigma2"]))
+    check_positive(**options, batch_size=batch_size)
+    for name, k in product(("beta", "sigma2"), (0, 1)):
+        check_positive(**{name: chosen[name][k]})
     of_image, of_text = ({name: pair[k] for name, pair in chosen.items()} for k in (0, 1))
 
     def find(images, captions):

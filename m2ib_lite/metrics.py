@@ -61,10 +61,18 @@ def chance_precision(relevant):
 
 
 def bootstrap_interval(values, level=0.95, seed=0):
-    """(mean, low, high): the mean of one value a pair with its percentile bootstrap interval, 10,000 resamples."""
+    """(mean, low, high): the mean of one value a pair with its percentile bootstrap interval, 10,000 resamples.
+
+    Where all values are 0 or all are 1 a resample shows no spread, and the interval is the exact binomial one.
+    """
     values = np.asarray(values, dtype=np.float64)
-    if len(values) < 2 or np.ptp(values) == 0:
-        return (float(values.mean()),) * 3
+    if not len(values):
+        raise ValueError("no values to take a mean of: give at least one pair")
+    if set(values) in ({0.0}, {1.0}):
+        exact = stats.binomtest(int(values.sum()), len(values)).proportion_ci(level)
+        return float(values.mean()), float(exact.low), float(exact.high)
+    if len(values) == 1:
+        return (float(values[0]),) * 3
     options = dict(confidence_level=level, n_resamples=10_000, method="percentile", batch=1000)
     interval = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(seed), **options).confidence_interval
     return float(values.mean()), float(interval.low), float(interval.high)

@@ -20,7 +20,7 @@ def draw_image(ax, image, boxes=(), **options):
 
 
 def draw_heat(ax, image, heat, scale, boxes=()):
-    """A heat (H, W) laid over its image in grey; `scale` is a Normalize, shared by the panels that are to compare."""
+    """A heat (H, W) laid over its image in grey; `scale` is a Normalize, from 0 to the brightest."""
     draw_image(ax, image.convert("L"), cmap="gray", vmin=0, vmax=255)
     draw_image(ax, heat, boxes, cmap=IMAGE_COLOURS, norm=scale, alpha=0.6)
 
@@ -43,7 +43,9 @@ def draw_words(ax, words, scores, scale, size=11):
     def label(i):
         share = float(scale(float(scores[i])))
         ground = dict(boxstyle="round,pad=0.25", facecolor=plt.get_cmap(TEXT_COLOURS)(0.9 * share), edgecolor="none")
-        return TextArea(words[i], textprops=dict(size=size, bbox=ground, color="white" if share > 0.7 else "black"))
+        return TextArea(
+            words[i], textprops=dict(size=size, bbox=ground, parse_math=False, color="white" if share > 0.7 else "black")
+        )
 
     rows = [HPacker(children=[label(i) for i in line], pad=0, sep=size * 0.8) for line in _lines(words)]
     page = VPacker(children=rows, pad=0, sep=size * 1.1, align="left")

@@ -102,8 +102,24 @@ def test_colours_survive_and_transparency_shows_white():
 
 def test_sixteen_bits_are_scaled_and_not_clipped():
     ramp = np.array([[0, 257 * 10, 257 * 100, 65535]], dtype=np.uint16)
-    for source in (ramp, Image.fromarray(ramp), Image.fromarray(ramp.astype(np.int32))):
+    for source in (ramp, ramp.astype(">u2"), Image.fromarray(ramp), Image.fromarray(ramp.astype(np.int32))):
         assert np.asarray(open_image(source))[0, :, 0].tolist() == [0, 10, 100, 255]
+    with pytest.raises(ValueError, match="16 bits, 0 to 65535"):
+        open_image(Image.fromarray(ramp.astype(np.int32) + 1))
+
+
+def test_float_images_hold_shares_of_white():
+    ramp = np.array([[0, 0.2, 1]], dtype=np.float32)
+    assert np.asarray(open_image(Image.fromarray(ramp)))[0, :, 0].tolist() == [0, 51, 255]
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        open_image(Image.fromarray(ramp * 255))
+
+
+def test_a_photo_stands_as_its_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    RGB.save(tmp_path / "phone.jpg", exif=exif)
+    assert open_image(tmp_path / "phone.jpg").size == (4, 6)
 
 
 def test_arrays_and_paths_give_the_same_image(tmp_path):

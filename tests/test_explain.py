@@ -152,14 +152,15 @@ def test_the_model_comes_back_bit_for_bit(clip, pairs, error, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_gives_finite_maps(pairs, dtype):
-    half = ask(load_model("testbed", "cpu", dtype), pairs[:2])
+def test_half_precision_gives_almost_the_same_maps(pairs, dtype):
+    whole = ask(load_model("testbed", "cpu"), pairs[:2], steps=10)
+    half = ask(load_model("testbed", "cpu", dtype), pairs[:2], steps=10)
     with torch.autocast("cpu", dtype=dtype):
-        automatic = ask(load_model("testbed", "cpu"), pairs[:2])
+        automatic = ask(load_model("testbed", "cpu"), pairs[:2], steps=10)
     for a in (half, automatic):
         assert a.image_maps.dtype == torch.float32
-        assert torch.isfinite(a.image_maps).all()
-        assert all(torch.isfinite(scores).all() for scores in a.text_maps)
+        for ours, theirs in ((a.image_maps, whole.image_maps), *zip(a.text_maps, whole.text_maps, strict=True)):
+            assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.95
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,10 @@ def test_half_precision_gives_finite_maps(pairs, dtype):
         (dict(steps=0), "steps is 0"),
         (dict(samples=0), "samples is 0"),
         (dict(batch_size=0), "batch_size is 0"),
+        (dict(beta=(0.1, float("nan"))), "beta is nan: give a number above zero"),
+        (dict(lr=float("inf")), "lr is inf"),
+        (dict(beta="0.1"), "beta is 0.1: give a number"),
+        (dict(steps=2.5), "steps is 2.5: give a whole number"),
     ],
 )
 def test_bad_options_are_refused_by_name(clip, pairs, options, message):
@@ -185,6 +190,16 @@ def test_bad_options_are_refused_by_name(clip, pairs, options, message):
 def test_a_caption_without_a_word_is_refused(clip, pairs, caption):
     with pytest.raises(ValueError, match="give at least one word"):
         explain(clip, pairs[0].image, caption, **QUICK)
+
+
+def test_a_special_token_in_a_caption_is_text(clip, pairs):
+    with pytest.warns(UserWarning, match="does not know"):
+        a = explain(clip, [pairs[0].image] * 2, ["an owl <eos> and a cat", "a cat"], **QUICK)
+    assert a.tokens[0] == ["an", "owl", "<", "eos", ">", "and", "a", "cat"]
+
+
+def test_a_layer_may_be_a_numpy_integer(clip, pairs):
+    close(ask(clip, pairs[:1], layer=np.int64(1)), 0, ask(clip, pairs[:1], layer=1), 0, tolerance=0)
 
 
 def test_no_pairs_at_all_are_refused(clip):

@@ -56,6 +56,9 @@ def test_the_bootstrap_interval_is_that_of_the_normal_law_where_that_holds():
     assert mean == pytest.approx(values.mean())
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.01)
     assert metrics.bootstrap_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    assert metrics.bootstrap_interval(np.ones(256)) == pytest.approx((1, 0.025 ** (1 / 256), 1))  # Clopper-Pearson
+    with pytest.raises(ValueError, match="at least one pair"):
+        metrics.bootstrap_interval([])
 
 
 @pytest.mark.parametrize("heat", [HEAT - 1, HEAT * np.nan])

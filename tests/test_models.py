@@ -1,5 +1,6 @@
 import json
 import warnings
+from copy import copy, deepcopy
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_content_is_what_lies_between_the_ends(clip):
 
 
 def test_words_cut_off_or_not_known_are_warned_of(clip):
-    with pytest.warns(UserWarning, match="does not know: zeppelin"):
+    with pytest.warns(UserWarning, match="caption 0 has words .* does not know: zeppelin"):
         clip.tokens(["a zeppelin and an owl"])
     long = " ".join(["owl"] * 38 + ["tiger", "lion"])
     with pytest.warns(UserWarning, match="40 positions; cut off: 'tiger lion'"):
@@ -79,6 +80,10 @@ def test_words_cut_off_or_not_known_are_warned_of(clip):
 def test_a_view_undoes_resize_and_centre_crop(clip):
     assert clip.view((112, 112)) == (0, 0, 112, 112)
     assert clip.view((300, 200)) == pytest.approx((50, 0, 250, 200))
+    squeezing = copy(clip)
+    squeezing.processor = deepcopy(clip.processor)
+    squeezing.processor.do_center_crop = False
+    assert squeezing.view((300, 200)) == (0, 0, 300, 200)
     assert clip.view((56, 112)) == pytest.approx((0, 28, 56, 84))
 
 
@@ -108,9 +113,42 @@ def test_a_folder_without_weights_or_config_says_so(folder):
         load_model(str(folder))
 
 
-def test_weights_that_are_not_finite_are_refused(folder):
+def rewrite(folder, change):
     weights = load_file(folder / "model.safetensors")
-    weights["visual_projection.weight"][0, 0] = float("nan")
+    change(weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_checkpoint_without_all_weights_is_refused(folder):
+    rewrite(folder, lambda weights: weights.pop("text_model.final_layer_norm.bias"))
+    with pytest.raises(ValueError, match=r"lacks 1 weights of a CLIP, the first is text_model\.final_layer_norm\.bias"):
+        load_model(str(folder))
+    rewrite(folder, lambda weights: weights.update({"text_model.final_layer_norm.bias": torch.zeros(3)}))
+    with pytest.raises(ValueError, match="lacks 1 weights"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", '{"model_type": "siglip"}', "holds a model of type 'siglip': give a CLIP"),
+        ("config.json", "{", "is not JSON"),
+        ("model.safetensors", "torn", "cannot be read"),
+        ("tokenizer.json", None, "cannot be read"),
+        ("preprocessor_config.json", None, "cannot be read"),
+        ("m2ib.json", '{"layer": 2}', r"layer is 2; it may hold layer, beta and sigma2, each a list"),
+        ("m2ib.json", '{"layers": [2, 2]}', "layers is"),
+    ],
+)
+def test_a_broken_part_of_a_checkpoint_is_named(folder, name, text, message):
+    (folder / name).unlink(missing_ok=True)
+    if text:
+        (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_model(str(folder))
+
+
+def test_weights_that_are_not_finite_are_refused(folder):
+    rewrite(folder, lambda weights: weights["visual_projection.weight"][0].fill_(float("nan")))
     with pytest.raises(ValueError, match=r"1 weights hold NaN or infinity, the first is visual_projection\.weight"):
         load_model(str(folder))

@@ -52,6 +52,11 @@ def test_the_ground_of_a_word_is_as_dark_as_its_score(attribution):
     assert sum(grounds["owl"][:3]) < sum(grounds["an"][:3])
 
 
+def test_dollars_are_no_mathematics(attribution):
+    attribution.tokens[0] = ["$$", "a$b$"]
+    assert {"$$", "a$b$"} <= {text.get_text() for text in texts(attribution.plot(0))}
+
+
 def test_named_boxes_alone_are_drawn_in_red(attribution):
     figure, ax = plt.subplots()
     draw_image(ax, attribution.images[0], [Box("owl", 1, 2, 3, 4), Box("cat", 0, 0, 2, 2, named=False)])
@@ -61,7 +66,7 @@ def test_named_boxes_alone_are_drawn_in_red(attribution):
     plt.close(figure)
 
 
-def test_panels_share_one_colour_scale_from_zero(attribution):
+def test_each_map_runs_from_zero_to_its_own_maximum(attribution):
     figure = plot_pairs(attribution)
     heats = [image for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
     for i, heat in enumerate(heats):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 def open_image(source):
@@ -30,8 +30,7 @@ def _read(path):
         raise FileNotFoundError(f"no image file {path}: give the path of an existing one")
     try:
         with Image.open(path) as image:
-            image.load()
-            return image
+            return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path} is not an image that can be read ({error}): convert it to PNG or JPEG") from error
 
@@ -46,7 +45,7 @@ def _from_array(array):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise ValueError("a float image holds finite numbers from 0 to 1: rescale it, or give uint8")
         array = np.rint(array * 255).astype(np.uint8)
-    elif array.dtype == np.uint16:
+    elif np.issubdtype(array.dtype, np.uint16):  # of any byte order
         array = (array // 257).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ValueError(f"an image array is uint8, uint16 or float, not {array.dtype}: convert it")
@@ -55,9 +54,10 @@ def _from_array(array):
 
 def _to_rgb(image):
     if image.mode.startswith(("I", "F")):  # PIL would clip 16 bits to 255, not scale them
-        values = np.asarray(image).astype(np.float64)
-        top = 65535 if image.mode.startswith("I") else 1
-        return _from_array(np.clip(values / top, 0, 1)).convert("RGB")
+        values = np.asarray(image)
+        if image.mode.startswith("I") and not 0 <= values.min() <= values.max() <= 65535:
+            raise ValueError(f"an image of mode {image.mode} holds 16 bits, 0 to 65535: rescale it")
+        return _from_array(values if image.mode == "F" else values.astype(np.uint16)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))

@@ -1,0 +1,167 @@
+"""Run the notebooks in order through papermill, make a page of their figures, keep their numbers."""
+
+import ast
+import html
+import json
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+from papermill.engines import NBClientEngine, papermill_engines
+from tqdm import tqdm
+from traitlets.config import Config
+
+from ..models import TESTBED
+
+NOTEBOOKS = TESTBED.parent / "notebooks"
+FIGURES = TESTBED.parent / "build" / "figures"
+UNRECORDED = ("DEVICE", "OUT")  # parameters that the numbers do not depend on
+
+
+def defaults(path):
+    """The notebook's parameters and their values, read from its cell tagged `parameters`.  ValueError where it has none."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            assigned = ast.parse(cell.source).body
+            return {line.targets[0].id: ast.literal_eval(line.value) for line in assigned}
+    raise ValueError(f"{path} has no cell tagged 'parameters': add one, of literals")
+
+
+def parse(settings, known):
+    """["N_PAIRS=8", ...] -> {"N_PAIRS": 8, ...}.  ValueError for an unknown name or a value of another type than the default."""
+    chosen = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if not text:
+            raise ValueError(f"{setting}: give NAME=value")
+        if name not in known:
+            raise ValueError(f"no notebook has a parameter {name!r}: there are {', '.join(sorted(known))}")
+        try:
+            chosen[name] = text if isinstance(known[name], str) else type(known[name])(text)
+        except ValueError:
+            raise ValueError(f"{name}={text}: give a value like {known[name]!r}") from None
+    return chosen
+
+
+class OneBarEngine(NBClientEngine):
+    """papermill's engine, telling one bar that all notebooks share of each cell that is done.
+
+    Kernels talk over files where they can: ipykernel warns of plain text on TCP.
+    """
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, bar, **options):
+        complete = nb_man.cell_complete
+
+        def cell_complete(cell, **details):
+            complete(cell, **details)
+            bar.update()
+
+        nb_man.cell_complete = cell_complete
+        config = Config(KernelManager={"transport": "tcp" if os.name == "nt" else "ipc"})
+        return super().execute_managed_notebook(nb_man, kernel_name, config=config, **options)
+
+
+def run_notebook(path, parameters, out, bar=None):
+    """Run one notebook with the parameters of these that it has, its figures and numbers into `out`.
+
+    The executed notebook goes to out/notebooks.  Raises what the notebook raised.
+    """
+    known = defaults(path)
+    chosen = {name: value for name, value in parameters.items() if name in known}
+    executed = Path(out) / "notebooks" / path.name
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    papermill_engines.register("one_bar", OneBarEngine)
+    options = dict(engine_name="one_bar", bar=bar if bar is not None else tqdm(disable=True))
+    chosen["OUT"] = str(Path(out).resolve())
+    if Path(chosen.get("MODEL", "")).is_dir():  # the kernel runs in another folder
+        chosen["MODEL"] = str(Path(chosen["MODEL"]).resolve())
+    papermill.execute_notebook(path, executed, chosen, cwd=path.parent, progress_bar=False, kernel_name="python3", **options)
+
+
+def numbered(folder):
+    """The notebooks of a folder in order."""
+    return sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
+
+
+def figures(settings, folder=NOTEBOOKS, out=FIGURES):
+    """Run every notebook in order, go on where one fails, write the index page, print the table.  -> number of failures"""
+    paths = numbered(folder)
+    parameters = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    out = Path(parameters.get("OUT", out))
+    clear(out, paths)
+    results, cells = [], sum(len(nbformat.read(path, as_version=4).cells) + 1 for path in paths)  # papermill adds one
+    with tqdm(total=cells, unit="cell") as bar:
+        for path in paths:
+            bar.set_description(path.stem)
+            start, error = time.time(), ""
+            try:
+                run_notebook(path, parameters, out, bar)
+            except (papermill.PapermillExecutionError, RuntimeError) as failure:  # also a kernel that died
+                error = str(failure).strip().splitlines()[-1]
+            results.append(summarise(path.stem, time.time() - start, error, out))
+    (out / "index.html").write_text(index_page(results, out), encoding="utf-8")
+    print(pd.DataFrame(results).to_string(index=False, max_colwidth=100))
+    print(f"figures: {out / 'index.html'}")
+    return sum(result["error"] != "" for result in results)
+
+
+def clear(out, paths):
+    """Take away what an earlier run of these notebooks left, and nothing else that may lie there."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        for old in (*out.glob(f"{path.stem}*.png"), *out.glob(f"{path.stem}*.pdf"), out / f"{path.stem}.json"):
+            old.unlink(missing_ok=True)
+
+
+def summarise(name, seconds, error, out):
+    """One row of the last table: notebook, seconds, claims held and not held, whether recorded numbers agree, error."""
+    path = out / f"{name}.json"
+    report = json.loads(path.read_text()) if path.exists() else dict(rows=[], note="no numbers")
+    held = [row["held"] for row in report["rows"]]
+    row = dict(notebook=name, seconds=round(seconds), held=held.count("held"), not_held=held.count("not held"))
+    agrees = all(row["agrees"] for row in report["rows"])
+    return {**row, "recorded": "none" if report["note"] else "agrees" if agrees else "differs", "error": error}
+
+
+def index_page(results, out):
+    """The page to look through a run: each notebook's figures, with links to the PDF and to the executed notebook."""
+    parts = ["<!doctype html><meta charset=utf-8><title>M2IB figures</title>"]
+    parts.append("<style>body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}</style>")
+    parts.append(f"<h1>M2IB figures</h1>{pd.DataFrame(results).to_html(index=False)}")
+    for result in results:
+        name = result["notebook"]
+        parts.append(f"<h2><a href='notebooks/{name}.ipynb'>{name}</a></h2>")
+        numbers = out / f"{name}.json"
+        if numbers.exists():
+            rows = pd.DataFrame(json.loads(numbers.read_text())["rows"])
+            parts.append(rows.drop(columns="tolerance").to_html(index=False, float_format="%.3f", na_rep=""))
+        for figure in sorted(out.glob(f"{name}*.png")):
+            alt = html.escape(figure.stem)
+            parts.append(f"<p><img src='{figure.name}' alt='{alt}'><br><a href='{figure.stem}.pdf'>{alt}.pdf</a>")
+    return "\n".join(parts)
+
+
+def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED):
+    """Keep the numbers and figures of the last run, one with the notebooks' own parameters, in kept/expected and kept/figures."""
+    runs = {path: out / f"{path.stem}.json" for path in numbered(folder)}
+    for path, numbers in runs.items():
+        own = {name: value for name, value in defaults(path).items() if name not in UNRECORDED}
+        if not numbers.exists() or json.loads(numbers.read_text())["parameters"] != own:
+            raise ValueError(
+                f"{path.stem} has no finished run with its own parameters in {out}: run `make figures` without settings"
+            )
+    for path, numbers in runs.items():
+        report, target = json.loads(numbers.read_text()), kept / "expected" / numbers.name
+        models = json.loads(target.read_text()) if target.exists() else {}
+        values = {row["number"]: {"value": round(row["mean"], 5), "tolerance": row["tolerance"]} for row in report["rows"]}
+        models[report["parameters"]["MODEL"]] = dict(parameters=report["parameters"], numbers=values)
+        target.write_text(json.dumps(models, indent=1) + "\n")
+        for figure in out.glob(f"{path.stem}*.png"):
+            shutil.copy(figure, kept / "figures")
