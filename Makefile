@@ -29,6 +29,7 @@ testbed: $(VENV)/installed
 	$(KEEP_MEMORY) $(BIN)/python data/train.py
 	$(KEEP_MEMORY) $(BIN)/python data/train.py radiographs
 	$(BIN)/python data/tune.py
+	cd data && shasum -a 256 sprites/sprites.* models/*/*.safetensors models/*/*.json > SHA256SUMS
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache *.egg-info

@@ -9,6 +9,7 @@ Interrupted, the same command goes on from its last checkpoint.  Drawing picture
 
 import argparse
 import json
+import math
 import re
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ SPECIAL = ["<pad>", "<unk>", "<bos>", "<eos>"]  # <eos> must not be 2: transform
 POSITIONS, WIDTH = 40, 128
 PEAK_LR, WARM_UP = 1e-3, 200
 MUON_LR = 1e-3
+CHECKPOINT_EVERY = 1000  # steps
 CURRICULUM = ((0.06, 1), (0.2, 2), (1.0, 4))  # up to this share of the steps, at most so many kinds of object a scene
 RADIOLOGY = """
 no with without the a an in at of and left right bilateral upper mid lower lobe lobes lung lungs base bases zone zones
@@ -59,7 +61,7 @@ A small CLIP (6 image blocks, 4 text blocks, width 128, patches of 16 px on 112 
 - Data: {pictures:,} emoji scenes drawn by `m2ib_lite.data.scenes` (Noto Color Emoji, OFL 1.1), each seen once; one pair of kinds in
   ten held out.
 - Recipe: `python data/train.py --steps {steps} --seed {seed}`: contrastive loss, batches of {batch}, Muon for the blocks' matrices
-  and AdamW for the rest, from one kind of object a scene to four. {hours:.2f} hours on {device}, last loss {final:.3f}.
+  and AdamW for the rest, from one kind of object a scene to four. {hours:.2f} hours on {device}, at last a loss of {final:.3f}.
 - Retrieval over 256 unseen scenes with 256 different sets of objects: picture to caption R@1 {to_text:.3f}, caption to picture
   {to_image:.3f}; chance is 0.004.
 - Limits: it knows drawn scenes of 122 kinds of emoji on eight grounds and the words of their captions, nothing else. It measures
@@ -78,7 +80,7 @@ Its chest X-rays are drawings: nothing clinical follows from it.
   finding and a place, one in three pictures with a second finding that the phrase does not name.
 - Recipe: `python data/train.py radiographs --steps {steps} --seed {seed}`, from the weights and the vocabulary of `scenes`:
   contrastive loss, batches of one picture of each combination, Muon for the blocks' matrices and AdamW for the rest.
-  {hours:.2f} hours on {device}, last loss {final:.3f}.
+  {hours:.2f} hours on {device}, at last a loss of {final:.3f}.
 - Retrieval among one unseen radiograph of each of the {batch} combinations, mean of 8 draws: picture to phrase R@1
   {to_text:.3f}, phrase to picture {to_image:.3f}; the scenes model, before this training: {base_to_text:.3f} and
   {base_to_image:.3f}; chance is {chance:.3f}.
@@ -195,7 +197,7 @@ def optimisers(model):
 def rate(step, steps):
     """The learning rate's share of its peak: linear warm-up, then a cosine down to nothing."""
     warm_up = min(WARM_UP, steps // 5 + 1)
-    return min((step + 1) / warm_up, 0.5 + 0.5 * np.cos(np.pi * max(0, step - warm_up) / max(1, steps - warm_up)))
+    return min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * max(0, step - warm_up) / max(1, steps - warm_up)))
 
 
 def contrastive_loss(model, pixels, ids):
@@ -214,6 +216,38 @@ def batches(recipe, first, steps, seed):
     return DataLoader(data, recipe.batch, num_workers=1, prefetch_factor=32, collate_fn=collate, multiprocessing_context="fork")
 
 
+def resume(checkpoint, run, model, opts):
+    """Load what an interrupted training had reached.  -> losses, hours.  ValueError where it was a training of another kind."""
+    if not checkpoint.exists():
+        return [], 0.0
+    state = torch.load(checkpoint, weights_only=True)
+    if state["run"] != run:
+        raise ValueError(f"{checkpoint} is of {state['run']}, not of {run}: delete it, or go on with its own settings")
+    model.load_state_dict(state["model"])
+    for opt, saved in zip(opts, state["opts"], strict=True):
+        opt.load_state_dict(saved)
+    return state["losses"], state["hours"]
+
+
+def keep(checkpoint, **state):
+    """Write a checkpoint whole or not at all."""
+    torch.save(state, checkpoint.with_suffix(".part"))
+    checkpoint.with_suffix(".part").replace(checkpoint)
+
+
+def learn(model, opts, pixels, ids, share):
+    """One step at a share of the peak learning rates.  -> the loss"""
+    for opt, peak in zip(opts, (MUON_LR, PEAK_LR), strict=True):
+        opt.param_groups[0]["lr"] = peak * share
+    loss = contrastive_loss(model, pixels, ids)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for opt in opts:
+        opt.step()
+        opt.zero_grad()
+    return loss.item()
+
+
 def train(recipe, steps, seed, checkpoint, device):
     """A trained model, its tokenizer, the loss of each step, and the hours that it took."""
     torch.manual_seed(seed)
@@ -223,31 +257,20 @@ def train(recipe, steps, seed, checkpoint, device):
     AttentionInterface.register("float32", attention_float32)
     model.set_attn_implementation("float32")
     mean, std = (torch.tensor(x, device=device)[:, None, None] * 255 for x in (processor.image_mean, processor.image_std))
-    opts, losses, hours = optimisers(model), [], 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
-        model.load_state_dict(state["model"])
-        [opt.load_state_dict(saved) for opt, saved in zip(opts, state["opts"], strict=True)]
-        losses, hours = state["losses"], state["hours"]
+    opts, run = optimisers(model), dict(steps=steps, seed=seed, batch=recipe.batch)
+    losses, hours = resume(checkpoint, run, model, opts)
     start = time.time() - 3600 * hours
     bar = tqdm(batches(recipe, len(losses), steps, seed), initial=len(losses), total=steps, mininterval=5)
     for pixels, captions in bar:
-        for opt, peak in zip(opts, (MUON_LR, PEAK_LR), strict=True):
-            opt.param_groups[0]["lr"] = peak * rate(len(losses), steps)
-        ids = tokenizer(captions, padding=True, return_tensors="pt").input_ids
-        loss = contrastive_loss(model, (pixels.to(device) - mean) / std, ids.to(device))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad()
-        losses.append(loss.item())
+        ids = tokenizer(captions, padding=True, return_tensors="pt").input_ids.to(device)
+        losses.append(learn(model, opts, (pixels.to(device) - mean) / std, ids, rate(len(losses), steps)))
+        hours = (time.time() - start) / 3600
         if len(losses) % 50 == 0:
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
-        if len(losses) % 1000 == 0:
-            state = dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], losses=losses)
-            torch.save(dict(state, hours=(time.time() - start) / 3600), checkpoint)
-    return model, tokenizer, losses, (time.time() - start) / 3600
+        if len(losses) % CHECKPOINT_EVERY == 0:
+            states = dict(model=model.state_dict(), opts=[opt.state_dict() for opt in opts])
+            keep(checkpoint, run=run, losses=losses, hours=hours, **states)
+    return model, tokenizer, losses, hours
 
 
 def make_processor():
@@ -299,8 +322,9 @@ def main():
     checkpoint, steps = out / "checkpoint.pt", args.steps or recipe.steps
     model, tokenizer, losses, hours = train(recipe, steps, args.seed, checkpoint, args.device)
     save(out, model, tokenizer)
+    device = f"{args.device} ({torch.get_num_threads()} threads)"
     means = [round(float(np.mean(losses[i : i + 100])), 4) for i in range(0, len(losses), 100)]
-    record = dict(steps=steps, seed=args.seed, batch=recipe.batch, hours=hours, device=args.device, losses=losses[:20], means=means)
+    record = dict(steps=steps, seed=args.seed, batch=recipe.batch, hours=hours, device=device, losses=losses[:20], means=means)
     (out / "training.json").write_text(json.dumps(record) + "\n")
     write_card(out, recipe)
     checkpoint.unlink(missing_ok=True)

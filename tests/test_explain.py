@@ -98,7 +98,7 @@ def test_it_agrees_with_the_plain_procedure_on_the_whole_model(clip, pairs):
     torch.testing.assert_close(ours, naive_image_map(clip, pairs[0], **options), rtol=1e-4, atol=1e-4)
 
 
-def test_only_the_blocks_behind_the_layer_run_in_the_optimisation(clip, pairs):
+def test_only_the_blocks_after_the_layer_run_in_the_optimisation(clip, pairs):
     counts = {}
     handles = [
         block.register_forward_hook(lambda *_, key=(name, i): counts.update({key: counts.get(key, 0) + 1}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from m2ib_lite.repro import defaults, run_notebook
+from m2ib_lite.repro.runner import defaults, run_notebook
 
 PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 HEADINGS = ["Question", "Claim", "Parameters", "Setup", "Compute", "Figure", "Check", "Takeaways"]
@@ -50,7 +50,7 @@ def test_code_is_short_and_imports_stand_in_setup(path):
             assert not isinstance(node, ast.ClassDef)
             assert not isinstance(node, ast.FunctionDef) or node.end_lineno - node.lineno < 8
     importing = [i for i, source in enumerate(sources) if re.search(r"^\s*(import|from) ", source, flags=re.M)]
-    assert importing == [1]  # behind the parameters
+    assert importing == [1]  # after the parameters
 
 
 @each
@@ -59,6 +59,6 @@ def test_it_runs_at_smoke_scale_and_writes_its_figure_and_numbers(path, tmp_path
     names = {file.name for file in (tmp_path / "figures").iterdir()}
     assert {f"{path.stem}.png", f"{path.stem}.pdf", f"{path.stem}.json"} <= names
     rows = json.loads((tmp_path / "figures" / f"{path.stem}.json").read_text())["rows"]
-    assert {row["held"] for row in rows} & {"held", "not held"}
-    executed = nbformat.read(tmp_path / "notebooks" / path.name, as_version=4)
+    assert any(row["held"] for row in rows)
+    executed = nbformat.read(tmp_path / "figures" / "notebooks" / path.name, as_version=4)
     assert any(cell.get("outputs") for cell in executed.cells)

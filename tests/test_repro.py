@@ -6,7 +6,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from m2ib_lite import explain
-from m2ib_lite.repro import Report, defaults, figures, parse, score
+from m2ib_lite.repro import Report, score
+from m2ib_lite.repro.report import whole_words
+from m2ib_lite.repro.runner import defaults, figures, parse, record, run_notebook
 
 MODEL = dict(MODEL="testbed", SEED=1)
 
@@ -30,7 +32,7 @@ def recorded(folder, value=0.5, tolerance=0.02, **parameters):
 
 def measured(expected, out, name="a", **parameters):
     report = Report("01_x", out, expected, **{**MODEL, **parameters})
-    report.measure(name, [0.4, 0.6])
+    report.measure(name, [0.4, 0.6] * 5, "a is above 0.1", above=0.1)
     return report
 
 
@@ -57,6 +59,20 @@ def test_a_model_or_setting_without_recorded_numbers_says_so(tmp_path, capsys, c
     assert "no recorded numbers for" in capsys.readouterr().out
 
 
+def test_few_pairs_settle_no_claim(tmp_path):
+    report = Report("01_x", tmp_path, tmp_path, **MODEL)
+    report.measure("few", [1.0] * 9, "above 0", above=0)
+    report.measure("enough", [1.0] * 10, "above 0", above=0)
+    assert report.check()["held"].tolist() == ["too few pairs", "held"]
+
+
+def test_pieces_are_joined_to_the_words_they_come_from():
+    caption = "two viol\u00eans, a 🦉 and an owl-light"
+    tokens = ["two", "viol", "\u00eans", ",", "a", "🦉", "🦉", "and", "an", "owl", "-", "light"]
+    whole = ["two", "viol\u00eans", "viol\u00eans", ",", "a", "🦉", "🦉", "and", "an", "owl", "-", "light"]
+    assert whole_words(caption, tokens) == whole
+
+
 def test_scores_are_one_tidy_row_each(clip, pairs):
     a = explain(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], steps=1, samples=1)
     table = score(a, pairs)
@@ -76,6 +92,8 @@ def test_parameters_are_parsed_like_their_defaults():
         parse(["N_PAIR=3"], known)
     with pytest.raises(ValueError, match="N_PAIRS=many: give a value like 8"):
         parse(["N_PAIRS=many"], known)
+    with pytest.raises(ValueError, match="MODEL=: give NAME=value"):
+        parse(["MODEL="], known)
 
 
 def write(folder, name, *cells):
@@ -91,20 +109,57 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
     good = (
         "from m2ib_lite.repro import Report, save_figure\nimport matplotlib.pyplot as plt\n"
         "save_figure(plt.figure(), OUT, '01_good')\nreport = Report('01_good', OUT, MODEL='m')\n"
-        "report.measure('n', [N, N], 'n is above 2', above=2)\nreport.check()"
+        "report.measure('n', [N] * 10, 'n is above 2', above=2)\nreport.check()"
     )
     write(folder, "01_good", 'N = 1\nOUT = ""', good)
+    out.mkdir(parents=True)
+    (out / "01_good_old.png").write_text("from an earlier run")
+    (out / "diary.txt").write_text("not ours")
     assert figures(["N=3"], folder, out) == 1
+    assert (out / "diary.txt").exists()
+    assert not (out / "01_good_old.png").exists()
     printed = capsys.readouterr().out
     assert "ValueError: on purpose" in printed
     assert json.loads((out / "01_good.json").read_text())["rows"][0]["held"] == "held"
     page = (out / "index.html").read_text()
     assert "01_good.png" in page
     assert "on purpose" in page
-    for name in ("01_good.png", "01_good.pdf", "../notebooks/00_bad.ipynb", "../notebooks/01_good.ipynb"):
+    for name in ("01_good.png", "01_good.pdf", "notebooks/00_bad.ipynb", "notebooks/01_good.ipynb"):
         assert (out / name).stat().st_size > 0
     with pytest.raises(ValueError, match="no notebook has a parameter 'M'"):
         figures(["M=3"], folder, out)
+
+
+MEASURE = """from m2ib_lite.repro import Report, save_figure
+import matplotlib.pyplot as plt
+save_figure(plt.figure(), OUT, "00_x")
+report = Report("00_x", OUT, MODEL=MODEL, N=N)
+report.measure("n", [N, N + 1])
+report.check()"""
+
+
+def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
+    folder, out, kept = (tmp_path / name for name in ("notebooks", "out", "kept"))
+    for path in (folder, kept / "expected", kept / "figures"):
+        path.mkdir(parents=True)
+    write(folder, "00_x", 'MODEL = "testbed"\nN = 1\nOUT = ""', MEASURE)
+    with pytest.raises(ValueError, match="00_x has no finished run"):
+        record(out, folder, kept)
+    assert figures(["N=2"], folder, out) == 0
+    with pytest.raises(ValueError, match="with its own parameters"):
+        record(out, folder, kept)
+    assert figures([], folder, out) == 0
+    record(out, folder, kept)
+    numbers = json.loads((kept / "expected" / "00_x.json").read_text())["testbed"]
+    assert numbers == {"parameters": {"MODEL": "testbed", "N": 1}, "numbers": {"n": {"value": 1.5, "tolerance": 0.02}}}
+    assert (kept / "figures" / "00_x.png").exists()
+
+
+def test_a_relative_model_folder_reaches_the_notebook(tmp_path, monkeypatch):
+    (tmp_path / "my model").mkdir()
+    write(tmp_path, "00_x", 'MODEL = "testbed"\nOUT = ""', "from pathlib import Path\nassert Path(MODEL).is_dir(), MODEL")
+    monkeypatch.chdir(tmp_path)
+    run_notebook(tmp_path / "00_x.ipynb", dict(MODEL="my model"), tmp_path / "out")
 
 
 def test_a_notebook_without_parameters_is_an_error(tmp_path):

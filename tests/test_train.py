@@ -1,5 +1,6 @@
 """The testbed's training script: small, seeded, and able to go on."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -19,6 +20,13 @@ def train(out, *options):
         [sys.executable, SCRIPT, "--steps", "20", "--out", out, "--device", "cpu", *options], check=True, capture_output=True
     )
     return json.loads((out / "training.json").read_text())
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("train", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +57,23 @@ def test_the_radiographs_recipe_starts_from_the_scenes_model(tmp_path):
     assert np.mean(record["losses"][-5:]) < np.mean(record["losses"][:5])
     assert (tmp_path / "tokenizer.json").read_text() == (SCRIPT.parent / "models" / "scenes" / "tokenizer.json").read_text()
     assert "nothing clinical" in (tmp_path / "README.md").read_text()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_losses(first, tmp_path, monkeypatch):
+    script = load_script()
+    monkeypatch.setattr(script, "CHECKPOINT_EVERY", 4)
+    options = dict(recipe=script.RECIPES["scenes"], steps=20, seed=0, checkpoint=tmp_path / "checkpoint.pt", device="cpu")
+    rate, calls = script.rate, iter(range(100))
+
+    def interrupted(step, steps):
+        if next(calls) == 10:
+            raise KeyboardInterrupt
+        return rate(step, steps)
+
+    monkeypatch.setattr(script, "rate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        script.train(**options)
+    *_, losses, _ = script.train(**options)
+    assert losses == first[1]["losses"]
+    with pytest.raises(ValueError, match="delete it, or go on with its own settings"):
+        script.train(**{**options, "seed": 1})
