@@ -46,10 +46,10 @@ class Attribution:
         """Image map i over the image's own pixels, bilinear between patch centres, 0 where the model saw nothing.  (H, W)"""
         image, (left, top, right, bottom) = self.images[i], self.views[i]
         gh, gw = self.image_maps[i].shape
-        to_patch = (gw / (right - left), 0, -left * gw / (right - left), 0, gh / (bottom - top), -top * gh / (bottom - top))
-        patches = np.pad(self.image_maps[i].cpu().numpy(), 1, mode="edge")
-        shifted = (*to_patch[:2], to_patch[2] + 1, *to_patch[3:5], to_patch[5] + 1)
-        heat = Image.fromarray(patches).transform(image.size, Image.Transform.AFFINE, shifted, Image.Resampling.BILINEAR)
+        sx, sy = gw / (right - left), gh / (bottom - top)
+        patches = np.pad(self.image_maps[i].cpu().numpy(), 1, mode="edge")  # so that the outer half patches have a neighbour
+        to_patches = (sx, 0, 1 - left * sx, 0, sy, 1 - top * sy)  # from the image's pixels
+        heat = Image.fromarray(patches).transform(image.size, Image.Transform.AFFINE, to_patches, Image.Resampling.BILINEAR)
         seen = np.zeros((image.height, image.width), bool)
         seen[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
         return np.where(seen, np.asarray(heat), 0)
