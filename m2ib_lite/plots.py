@@ -20,7 +20,7 @@ def draw_image(ax, image, boxes=(), **options):
 
 
 def draw_heat(ax, image, heat, scale, boxes=()):
-    """A heat (H, W) laid over its image in grey; `scale` is a Normalize, from 0 to the brightest."""
+    """A heat (H, W) laid over its image in grey; `scale` is a Normalize from what is dark to what is bright."""
     draw_image(ax, image.convert("L"), cmap="gray", vmin=0, vmax=255)
     draw_image(ax, heat, boxes, cmap=IMAGE_COLOURS, norm=scale, alpha=0.6)
 
@@ -72,6 +72,24 @@ def plot_pairs(attribution, rows=None, boxes=None):
     for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
         bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label=f"{attribution.method}, share of maximum")
         figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes[:, column], **bar).ax.xaxis.label.set_size(9)
+    return figure
+
+
+def plot_methods(attributions, rows, boxes=None):
+    """One row a pair, one column a method: its map over the image, each from its minimum (dark) to its maximum.  -> Figure
+
+    attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.
+    """
+    size = dict(figsize=(1.75 * (len(attributions) + 1), 1.8 * len(rows) + 0.3))
+    figure, axes = plt.subplots(len(rows), len(attributions) + 1, squeeze=False, layout="constrained", **size)
+    for line, i in zip(axes, rows, strict=True):
+        marks, image = boxes[i] if boxes else (), attributions[0].images[i]
+        draw_image(line[0], image, marks)
+        for ax, attribution in zip(line[1:], attributions, strict=True):
+            heat = attribution.heat(i)
+            draw_heat(ax, image, heat, Normalize(heat.min(), heat.max()), marks)
+    for ax, title in zip(axes[0], ["image", *(attribution.method for attribution in attributions)], strict=True):
+        ax.set_title(title, fontsize=11)
     return figure
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from m2ib_lite.data import Box
 from m2ib_lite.explain import Attribution
-from m2ib_lite.plots import TEXT_COLOURS, draw_image, draw_words, plot_pairs
+from m2ib_lite.plots import TEXT_COLOURS, draw_image, draw_words, plot_methods, plot_pairs
 
 mpl.use("Agg")
 
@@ -72,6 +74,15 @@ def test_each_map_runs_from_zero_to_its_own_maximum(attribution):
     for i, heat in enumerate(heats):
         assert heat.norm.vmin == 0
         assert heat.norm.vmax == pytest.approx(np.max(attribution.heat(i)))
+
+
+def test_methods_stand_side_by_side_each_on_its_own_range(attribution):
+    other = replace(attribution, image_maps=attribution.image_maps - 7, method="nib")
+    figure = plot_methods([attribution, other], [0, 1])
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["image", "M2IB", "nib"]
+    assert len(figure.axes) == 6
+    ranges = [(heat.norm.vmin, heat.norm.vmax) for heat in (ax.images[1] for ax in figure.axes[1:3])]
+    assert ranges == [(0, 15), (-7, 8)]
 
 
 def test_plot_is_one_row_and_never_shows(attribution, monkeypatch):
