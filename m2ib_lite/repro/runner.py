@@ -5,7 +5,6 @@ import html
 import json
 import logging
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import nbformat
 import pandas as pd
 import papermill
 from papermill.engines import NBClientEngine, papermill_engines
+from PIL import Image
 from tqdm import tqdm
 from traitlets.config import Config
 
@@ -20,6 +20,7 @@ from ..models import TESTBED
 
 NOTEBOOKS = TESTBED.parent / "notebooks"
 FIGURES = TESTBED.parent / "build" / "figures"
+PICTURE = (1400, 2400)  # pixels at most of a figure that README shows
 UNRECORDED = ("DEVICE", "OUT")  # parameters that the numbers do not depend on
 
 
@@ -164,4 +165,6 @@ def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED):
         models[report["parameters"]["MODEL"]] = dict(parameters=report["parameters"], numbers=values)
         target.write_text(json.dumps(models, indent=1) + "\n")
         for figure in out.glob(f"{path.stem}*.png"):
-            shutil.copy(figure, kept / "figures")
+            picture = Image.open(figure)
+            picture.thumbnail(PICTURE)
+            picture.save(kept / "figures" / figure.name, optimize=True)
