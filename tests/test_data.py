@@ -1,4 +1,5 @@
 import hashlib
+import re
 from itertools import combinations
 
 import numpy as np
@@ -22,8 +23,8 @@ def test_scenes_have_the_same_bytes_everywhere():
 def test_a_scene_depends_on_its_index_seed_and_split_alone():
     assert [pair.id for pair in scenes(3, seed=2)] == [pair.id for pair in scenes(9, seed=2)[:3]]
     assert scenes(3, seed=2)[2].image.tobytes() == scene(2, seed=2).image.tobytes()
-    others = {scene(2, seed=2).id, scene(2, seed=3).id, scene(3, seed=2).id, scene(2, seed=2, split="train").id}
-    assert len(others) == 4
+    others = [scene(2, seed=2), scene(2, seed=3), scene(3, seed=2), scene(2, seed=2, split="train")]
+    assert len({pair.image.tobytes() for pair in others}) == len({pair.id for pair in others}) == 4
     with pytest.raises(ValueError, match="'train' or 'test'"):
         scene(0, split="val")
 
@@ -37,10 +38,9 @@ def test_held_out_combinations_are_never_trained_and_always_tested():
     table = held_out(len(kinds()))
     assert 0.05 < table.mean() < 0.15
     assert not any(table[a, b] for pair in scenes(300, split="train") for a, b in pairs_of_kinds(pair))
-    tested = [pairs_of_kinds(pair) for pair in scenes(300, split="test")]
-    assert sum(any(table[a, b] for a, b in found) for found in tested if found) >= 0.98 * sum(
-        map(bool, tested)
-    )  # one may be hidden
+    several = [found for pair in scenes(300, split="test") if (found := pairs_of_kinds(pair))]
+    new = [any(table[a, b] for a, b in found) for found in several]
+    assert np.mean(new) >= 0.98  # an object may be hidden behind another
 
 
 def test_boxes_are_the_tight_hulls_of_the_visible_masks():
@@ -68,8 +68,8 @@ def test_captions_are_english():
     phrases = [_phrase(LABELS.index(label), n) for label, n in (("mouse", 2), ("owl", 1), ("scissors", 1), ("cheese", 3))]
     assert phrases == [("two mice", "mice"), ("an owl", "owl"), ("scissors", "scissors"), ("three pieces of cheese", "cheese")]
     text = " | ".join(pair.caption for pair in scenes(400, seed=4))
-    assert " a owl" not in text
-    assert " an cat" not in text
+    assert not re.search(r" a [aeiou]", text)
+    assert not re.search(r" an [^aeiou]", text)
     assert "there are a " not in text
     assert "there is two" not in text
     assert "there is three" not in text
