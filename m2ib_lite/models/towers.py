@@ -25,6 +25,19 @@ class Tower:
             scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
         return q, k, v, scores.softmax(dim=-1).to(v.dtype)
 
+    def last_block(self, hidden, pooled):
+        """What the last block gives at the pooled position (N,), the only place that is read: the queries and the MLP of the
+        others would be wasted.  (N, T, D) -> (N, D)"""
+        last, rows = len(self.blocks) - 1, torch.arange(len(hidden), device=hidden.device)
+        attend, normed = self.blocks[last].self_attn, self.norms[last](hidden)
+        keys, values = (rearrange(f(normed), "n t (h d) -> n h t d", h=attend.num_heads) for f in (attend.k_proj, attend.v_proj))
+        query = rearrange(attend.q_proj(normed[rows, pooled]), "n (h d) -> n h 1 d", h=attend.num_heads)
+        seen = None
+        if self.causal:
+            seen = (torch.arange(hidden.shape[1], device=hidden.device) <= pooled[:, None])[:, None, None]
+        mixed = F.scaled_dot_product_attention(query, keys, values, seen, scale=attend.scale)
+        return self.finish(hidden[rows, pooled][:, None], mixed, last)[:, 0]
+
     def finish(self, hidden, mixed, layer):
         """A block's output for its input and what its attention mixed, before the projection.  (N, h, T, d) -> (N, T, D)"""
         block = self.blocks[layer]
@@ -45,9 +58,11 @@ class ImageTower(Tower):
 
     def rest(self, hidden, layer, pixels):
         """From the output of block `layer` to the embedding, running only the blocks after it.  (N, T, D) -> (N, E)"""
-        for block in self.blocks[layer + 1 :]:
+        for block in self.blocks[layer + 1 : -1]:
             hidden = block(hidden, None)
-        return F.normalize(self.project(self.model.post_layernorm(hidden[:, 0])), dim=-1)
+        cls = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+        pooled = self.last_block(hidden, cls) if layer < len(self.blocks) - 1 else hidden[:, 0]
+        return F.normalize(self.project(self.model.post_layernorm(pooled)), dim=-1)
 
 
 class TextTower(Tower):
@@ -66,11 +81,12 @@ class TextTower(Tower):
     def rest(self, hidden, layer, ids):
         """As ImageTower.rest; N may be a multiple of B: the copies of the captions one after the other."""
         mask = create_causal_mask(self.model.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
-        for block in self.blocks[layer + 1 :]:
+        for block in self.blocks[layer + 1 : -1]:
             hidden = block(hidden, mask, is_causal=True)
         at = pooled_position(ids, self.model.eos_token_id).repeat(len(hidden) // len(ids))
-        pooled = self.model.final_layer_norm(hidden[torch.arange(len(hidden), device=hidden.device), at])
-        return F.normalize(self.project(pooled), dim=-1)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        pooled = self.last_block(hidden, at) if layer < len(self.blocks) - 1 else hidden[rows, at]
+        return F.normalize(self.project(self.model.final_layer_norm(pooled)), dim=-1)
 
 
 def pooled_position(ids, eos_token_id):
