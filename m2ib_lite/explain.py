@@ -27,11 +27,11 @@ class Attribution:
 
     image_maps: (B, gh, gw) float32, one score a patch, in `unit`.  text_maps: one (n_content_tokens,) a pair.
     tokens: the words of each caption as it writes them.  views: the rectangle of each image that the model saw, as
-    (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i.
+    (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i.  Maps of a modality that was not asked for: None.
     """
 
-    image_maps: torch.Tensor
-    text_maps: list[torch.Tensor]
+    image_maps: torch.Tensor | None
+    text_maps: list[torch.Tensor] | None
     tokens: list[list[str]]
     images: list[Image.Image]
     captions: list[str]
@@ -94,6 +94,12 @@ def check_positive(**numbers):
             raise ValueError(f"{name} is {value}: give a whole number")
 
 
+def check_modality(modality):
+    """ValueError for another word than these three."""
+    if modality not in ("both", "image", "text"):
+        raise ValueError(f"modality is {modality!r}: give 'both', 'image' or 'text'")
+
+
 def own_generator(seed, content):
     """A generator seeded by `seed` and one pair's input: its draws never depend on the pairs beside it."""
     digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
@@ -141,7 +147,7 @@ def encode(tower, inputs, layer):
     return embedding, hidden[0]
 
 
-def explain_batch(clip, images, captions, of_image, of_text, **options):
+def explain_batch(clip, images, captions, of_image, of_text, modality, **options):
     """`explain` for the pairs that are optimised together.  -> image maps (B, gh, gw), text maps, tokens
 
     of_image, of_text: layer, beta and sigma2 of each tower.
@@ -149,11 +155,15 @@ def explain_batch(clip, images, captions, of_image, of_text, **options):
     pixels, text = clip.pixels(images), clip.tokens(captions)
     image_embedding, image_hidden = encode(clip.image, pixels, of_image["layer"])
     text_embedding, text_hidden = encode(clip.text, text.ids, of_text["layer"])
-    all_valid = torch.ones(image_hidden.shape[:2], dtype=torch.bool, device=pixels.device)
-    image_scores = information(clip.image, pixels, image_hidden, text_embedding, all_valid, **of_image, **options)
-    text_scores = information(clip.text, text.ids, text_hidden, image_embedding, text.valid, **of_text, **options)
-    text_maps = [scores[content] for scores, content in zip(text_scores, text.content, strict=True)]
-    return clip.to_grid(image_scores), text_maps, text.tokens
+    image_maps = text_maps = None
+    if modality != "text":
+        everywhere = torch.ones(image_hidden.shape[:2], dtype=torch.bool, device=pixels.device)
+        scores = information(clip.image, pixels, image_hidden, text_embedding, everywhere, **of_image, **options)
+        image_maps = clip.to_grid(scores)
+    if modality != "image":
+        scores = information(clip.text, text.ids, text_hidden, image_embedding, text.valid, **of_text, **options)
+        text_maps = [row[content] for row, content in zip(scores, text.content, strict=True)]
+    return image_maps, text_maps, text.tokens
 
 
 def in_batches(clip, images, captions, find, batch_size, progress, **kind):
@@ -169,8 +179,10 @@ def in_batches(clip, images, captions, find, batch_size, progress, **kind):
             parts.append(find(images[chunk], captions[chunk]))
             bar.update(len(images[chunk]))
     image_maps, text_maps, tokens = zip(*parts, strict=True)
+    image_maps = None if image_maps[0] is None else torch.cat(image_maps)
+    text_maps = None if text_maps[0] is None else list(chain(*text_maps))
     views = [clip.view(image.size) for image in images]
-    return Attribution(torch.cat(image_maps), list(chain(*text_maps)), list(chain(*tokens)), images, captions, views, **kind)
+    return Attribution(image_maps, text_maps, list(chain(*tokens)), images, captions, views, **kind)
 
 
 def explain(
@@ -186,6 +198,7 @@ def explain(
     seed=0,
     batch_size=8,
     progress=True,
+    modality="both",
 ):
     """M2IB attribution of image-caption pairs, in both towers.  -> Attribution, in nats  (paper, section 3)
 
@@ -193,12 +206,14 @@ def explain(
     layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own, layer 3/4 of the depth (9 of 12),
     beta 0.1 and sigma2 1 as published unless its m2ib.json says otherwise.  lr, steps, samples: Adam's, with so many noise
     draws a step.  A result depends on (pair, options, seed) alone, on one kind of device; batch_size pairs are optimised
-    at once and bound the memory.  The model comes back as it was, whatever happens.
+    at once and bound the memory.  modality: "image" or "text" leaves out the other's maps and their time.  The model comes back
+    as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
     given = dict(layer=layer, beta=beta, sigma2=sigma2)
     chosen = {name: both(name, value, clip.defaults[name]) for name, value in given.items()}
     check_layers(clip, chosen["layer"])
+    check_modality(modality)
     options = dict(steps=steps, samples=samples, lr=lr)
     check_positive(**options, batch_size=batch_size)
     for name, k in product(("beta", "sigma2"), (0, 1)):
@@ -206,6 +221,6 @@ def explain(
     of_image, of_text = ({name: pair[k] for name, pair in chosen.items()} for k in (0, 1))
 
     def find(images, captions):
-        return explain_batch(clip, images, captions, of_image, of_text, seed=seed, **options)
+        return explain_batch(clip, images, captions, of_image, of_text, modality, seed=seed, **options)
 
     return in_batches(clip, images, captions, find, batch_size, progress)

@@ -5,6 +5,8 @@
 
 import numpy as np
 from scipy import stats
+from skimage.filters import threshold_otsu
+from skimage.metrics import structural_similarity as ssim
 from sklearn import metrics as sklearn_metrics
 
 
@@ -24,6 +26,13 @@ def _checked(heat, *masks):
     return heat
 
 
+def unit_scale(heat):
+    """One map, from its minimum at 0 to its maximum at 1; what is negative counts as 0, a map without a maximum is 0 throughout."""
+    heat = heat.clip(min=0)
+    span = heat.max() - heat.min()
+    return (heat - heat.min()) / span if span > 0 else 0 * heat
+
+
 def energy_inside(heat, mask):
     """Share of the map's mass inside the mask; chance is the mask's share of the area.  A map of zeros counts as uniform."""
     heat = _checked(heat, mask)
@@ -34,6 +43,59 @@ def pointing_game(heat, mask):
     """1 where the map's maximum lies inside the mask (a tie inside counts), else 0.  (Zhang et al. 2016)"""
     heat = _checked(heat, mask)
     return float((heat[mask] == heat.max()).any())
+
+
+def iou(found, mask):
+    """Intersection over union of two masks, 0 where both are empty."""
+    union = np.sum(found | mask)
+    return float(np.sum(found & mask) / union) if union else 0.0
+
+
+def iou_at(heat, mask, share=0.3):
+    """IoU of the mask with the pixels that reach a share of the map's maximum."""
+    heat = _checked(heat, mask)
+    return iou(heat >= share * heat.max(), mask)
+
+
+def iou_otsu(heat, mask):
+    """IoU of the mask with the pixels that reach Otsu's threshold, which needs no truth.  (Otsu 1979)"""
+    heat = _checked(heat, mask)
+    return iou(heat > threshold_otsu(heat), mask) if np.ptp(heat) else iou(np.ones_like(mask), mask)
+
+
+def iou_best(heat, mask):
+    """IoU of the mask with the pixels above the threshold that suits it best: a bound that needs the truth."""
+    heat = _checked(heat, mask).ravel()
+    order = np.argsort(-heat)
+    inside, taken = np.cumsum(np.ravel(mask)[order]), np.arange(1, heat.size + 1)
+    whole = np.append(np.diff(heat[order]) < 0, True)  # pixels of equal heat come in together
+    return float((inside / (taken + np.sum(mask) - inside))[whole].max())
+
+
+def drop(before, after):
+    """Drop in confidence, 100 max(0, s - s'): what the pair's cosine s loses where only the important is kept.  Lower is better."""
+    return 100 * np.maximum(0.0, np.asarray(before) - np.asarray(after))
+
+
+def increase(before, after):
+    """Increase in confidence, 100 where the cosine rises though only the important is kept, else 0.  Higher is better."""
+    return 100.0 * (np.asarray(after) > np.asarray(before))
+
+
+def area_under(scores):
+    """Area under a curve whose points stand at equal distances from 0 to 1, by the trapezoid rule.  (..., n) -> (...)"""
+    return np.trapezoid(scores, dx=1 / (np.shape(scores)[-1] - 1), axis=-1)
+
+
+def rank_correlation(one, other):
+    """Spearman's correlation of two maps; 0 where one of them has no order."""
+    one, other = np.ravel(one), np.ravel(other)
+    return float(stats.spearmanr(one, other).statistic) if np.ptp(one) and np.ptp(other) else 0.0
+
+
+def structural_similarity(one, other):
+    """SSIM of two maps, each from its minimum to its maximum, in windows of 7 pixels.  (Wang et al. 2004)"""
+    return float(ssim(unit_scale(np.asarray(one, float)), unit_scale(np.asarray(other, float)), data_range=1))
 
 
 def named_preference(heat, named, unnamed):
@@ -76,3 +138,16 @@ def bootstrap_interval(values, level=0.95, seed=0):
     options = dict(confidence_level=level, n_resamples=10_000, method="percentile", batch=1000)
     interval = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(seed), **options).confidence_interval
     return float(values.mean()), float(interval.low), float(interval.high)
+
+
+def paired_test(ours, theirs, level=0.95):
+    """(mean difference, low, high, p): the t interval and two-sided t test of ours - theirs, one value a pair each."""
+    differences = np.asarray(ours, float) - np.asarray(theirs, float)
+    if len(differences) < 2:
+        raise ValueError(f"{len(differences)} pairs: a paired test needs two at least")
+    mean = float(differences.mean())
+    if not np.ptp(differences):  # no spread, so nothing to estimate an error from
+        return mean, mean, mean, float(mean == 0)
+    test = stats.ttest_1samp(differences, 0)
+    interval = test.confidence_interval(level)
+    return mean, float(interval.low), float(interval.high), float(test.pvalue)

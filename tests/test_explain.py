@@ -11,6 +11,7 @@ from m2ib_lite import explain, load_model
 from m2ib_lite.bottleneck import capacity, inject
 from m2ib_lite.explain import noise_source
 from m2ib_lite.hooks import capture, replace
+from m2ib_lite.rivals import RIVALS
 
 QUICK = dict(steps=3, samples=4, progress=False)
 
@@ -237,3 +238,16 @@ def test_long_work_shows_a_bar_and_short_or_quiet_work_none(clip, pairs, capsys,
     assert "2/2" in capsys.readouterr().err
     ask(clip, pairs[:2], progress=False)
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", [explain, RIVALS["gradcam"]])
+def test_one_modality_alone_gives_the_same_maps(clip, pairs, method):
+    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
+    quick = dict(steps=2, samples=2) if method is explain else {}
+    whole, image, text = (method(clip, images, captions, modality=m, progress=False, **quick) for m in ("both", "image", "text"))
+    assert torch.equal(image.image_maps, whole.image_maps)
+    assert image.text_maps is None
+    assert all(torch.equal(a, b) for a, b in zip(text.text_maps, whole.text_maps, strict=True))
+    assert text.image_maps is None
+    with pytest.raises(ValueError, match="modality is 'images'"):
+        method(clip, images, captions, modality="images")

@@ -2,6 +2,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 
 from m2ib_lite import metrics
 
@@ -70,3 +71,78 @@ def test_maps_that_are_negative_or_not_finite_are_refused(heat):
 def test_a_map_of_another_size_is_refused():
     with pytest.raises(ValueError, match="bring the map to the image's size"):
         metrics.pointing_game(HEAT, np.zeros((3, 2), bool))
+
+
+def test_unit_scale_clips_at_zero_then_runs_from_minimum_to_maximum():
+    assert metrics.unit_scale(np.array([1.0, 2.0, 5.0])).tolist() == [0, 0.25, 1]
+    assert metrics.unit_scale(np.array([-7.0, 1.0, 4.0])).tolist() == [0, 0.25, 1]
+    assert metrics.unit_scale(torch.tensor([-1.0, 2.0])).tolist() == [0, 1]
+    assert metrics.unit_scale(np.full(3, 4.0)).tolist() == metrics.unit_scale(np.full(3, -4.0)).tolist() == [0, 0, 0]
+
+
+def test_iou_by_hand():
+    heat = np.array([[1.0, 0.2, 0.0], [0.4, 0.3, 0.0]])
+    mask = np.array([[True, False, False], [True, False, False]])
+    assert metrics.iou_at(heat, mask) == pytest.approx(2 / 3)  # 1, 0.4 and 0.3 are found
+    assert metrics.iou_at(heat, mask, 0.35) == 1
+    assert metrics.iou_best(heat, mask) == 1
+    assert metrics.iou_best(-heat + 1, mask) == pytest.approx(2 / 6)  # upside down nothing beats taking all
+    assert metrics.iou(np.zeros((2, 2), bool), np.zeros((2, 2), bool)) == 0
+
+
+def test_iou_best_takes_ties_together_and_is_the_best_of_all_thresholds():
+    mask = np.array([[True, False], [False, False]])
+    assert metrics.iou_best(np.ones((2, 2)), mask) == 0.25
+    rng = np.random.default_rng(0)
+    heat, mask = rng.integers(0, 5, (8, 8)) / 4, rng.random((8, 8)) < 0.3
+    assert metrics.iou_best(heat, mask) == pytest.approx(max(metrics.iou(heat >= level, mask) for level in np.unique(heat)))
+
+
+def test_iou_at_otsus_threshold_parts_two_levels():
+    mask = np.zeros((10, 10), bool)
+    mask[2:5, 3:7] = True
+    assert metrics.iou_otsu(np.where(mask, 0.9, 0.1), mask) == 1
+    assert metrics.iou_otsu(np.ones((10, 10)), mask) == pytest.approx(0.12)  # a flat map finds everything
+
+
+def test_drop_and_increase_by_hand():
+    before, after = [0.8, 0.5, 0.5], [0.6, 0.7, 0.5]
+    assert metrics.drop(before, after) == pytest.approx([20, 0, 0])
+    assert metrics.increase(before, after).tolist() == [0, 100, 0]
+
+
+def test_area_under_by_hand():
+    assert metrics.area_under([1, 0.5, 0]) == pytest.approx(0.5)
+    assert metrics.area_under([[1, 1], [0, 1]]) == pytest.approx([1, 0.5])
+
+
+def test_rank_correlation_by_hand():
+    assert metrics.rank_correlation([[1, 2], [3, 40]], [[5, 6], [7, 8]]) == pytest.approx(1)
+    assert metrics.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert metrics.rank_correlation([1, 2, 3, 4], [2, 1, 4, 3]) == pytest.approx(1 - 6 * 4 / (4 * 15))
+    assert metrics.rank_correlation([1, 1, 1], [1, 2, 3]) == 0
+
+
+def test_structural_similarity_of_a_map_with_itself_and_with_its_negative():
+    heat = np.random.default_rng(0).random((16, 16))
+    assert metrics.structural_similarity(heat, 3 * heat + 1) == pytest.approx(1)
+    assert metrics.structural_similarity(heat, heat.max() - heat) < 0
+
+
+def test_structural_similarity_of_one_window_by_hand():
+    one, other = np.random.default_rng(1).random((2, 7, 7))
+    a, b = metrics.unit_scale(one), metrics.unit_scale(other)
+    (va, cov), (_, vb) = np.cov(a.ravel(), b.ravel())
+    c1, c2 = 0.01**2, 0.03**2
+    by_hand = (2 * a.mean() * b.mean() + c1) * (2 * cov + c2) / ((a.mean() ** 2 + b.mean() ** 2 + c1) * (va + vb + c2))
+    assert metrics.structural_similarity(one, other) == pytest.approx(by_hand)
+
+
+def test_paired_test_by_hand():
+    mean, low, high, p = metrics.paired_test([3, 5, 4, 8], [1, 2, 3, 4])  # differences 2, 3, 1, 4
+    error, t = np.sqrt((2.25 + 2.25 + 0.25 + 0.25) / 3 / 4), 3.182446  # the 97.5% quantile of t with 3 degrees of freedom
+    assert (mean, low, high) == pytest.approx((2.5, 2.5 - t * error, 2.5 + t * error))
+    assert p == pytest.approx(0.0305, abs=1e-4)
+    assert metrics.paired_test([1, 2], [1, 2]) == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="two at least"):
+        metrics.paired_test([1], [2])

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from m2ib_lite import explain
-from m2ib_lite.repro import Report, score
-from m2ib_lite.repro.report import whole_words
+from m2ib_lite.repro import Report
 from m2ib_lite.repro.runner import defaults, figures, parse, record, run_notebook
 
 MODEL = dict(MODEL="testbed", SEED=1)
@@ -64,25 +62,6 @@ def test_few_pairs_settle_no_claim(tmp_path):
     report.measure("few", [1.0] * 9, "above 0", above=0)
     report.measure("enough", [1.0] * 10, "above 0", above=0)
     assert report.check()["held"].tolist() == ["too few pairs", "held"]
-
-
-def test_pieces_are_joined_to_the_words_they_come_from():
-    caption = "two viol\u00eans, a 🦉 and an owl-light"
-    tokens = ["two", "viol", "\u00eans", ",", "a", "🦉", "🦉", "and", "an", "owl", "-", "light"]
-    whole = ["two", "viol\u00eans", "viol\u00eans", ",", "a", "🦉", "🦉", "and", "an", "owl", "-", "light"]
-    assert whole_words(caption, tokens) == whole
-
-
-def test_scores_are_one_tidy_row_each(clip, pairs):
-    a = explain(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], steps=1, samples=1)
-    table = score(a, pairs)
-    assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
-    assert not table.duplicated(["pair", "metric"]).any()
-    for pair in pairs:
-        metrics = set(table[table["pair"] == pair.id]["metric"])
-        assert ("named preference" in metrics) == any(not box.named for box in pair.boxes)
-        assert {"energy inside", "pointing game", "word precision"} <= metrics
-    assert table["value"].between(0, 1).all()
 
 
 def test_parameters_are_parsed_like_their_defaults():

@@ -23,6 +23,12 @@ class Box:
     word: str = ""
     mask: np.ndarray | None = field(default=None, repr=False, compare=False)
 
+    def rectangle(self, shape):
+        """The pixels inside the box, in an image of shape (H, W).  -> (H, W) bool"""
+        inside = np.zeros(shape, bool)
+        inside[self.y : self.y + self.h, self.x : self.x + self.w] = True
+        return inside
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -33,12 +39,12 @@ class Pair:
     boxes: list[Box] = field(default_factory=list)
     id: str = ""
 
-    def region(self, named=True):
-        """The pixels inside any box that the caption names (or that it does not).  -> (H, W) bool"""
+    def region(self, named=True, masks=False):
+        """The pixels inside any box, or mask, that the caption names (or that it does not).  -> (H, W) bool"""
         inside = np.zeros((self.image.height, self.image.width), bool)
         for box in self.boxes:
             if box.named == named:
-                inside[box.y : box.y + box.h, box.x : box.x + box.w] = True
+                inside |= box.mask if masks else box.rectangle(inside.shape)
         return inside
 
     def words(self):

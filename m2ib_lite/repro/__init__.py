@@ -1,5 +1,5 @@
 """What makes a figure repeatable: recorded numbers, claims held or not held, and the runner of the notebooks."""
 
-from .report import Report, save_figure, score
+from .report import Report, save_figure
 
-__all__ = ["Report", "save_figure", "score"]
+__all__ = ["Report", "save_figure"]

@@ -1,7 +1,6 @@
-"""What a notebook's Check is made of: scores against the truth, numbers with intervals, claims held or not held."""
+"""What a notebook's Check is made of: numbers with intervals, claims held or not held."""
 
 import json
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -19,39 +18,6 @@ def save_figure(figure, out, name):
     for kind in ("png", "pdf"):
         figure.savefig(Path(out) / f"{name}.{kind}", dpi=150, bbox_inches="tight")
     return figure
-
-
-def whole_words(caption, tokens):
-    """The word of the caption that each token is a piece of: ["viol", "ins"] -> ["violins", "violins"]."""
-    words, start = [], 0
-    for token in tokens:
-        found = caption.find(token, start)
-        start = found if found >= 0 else start  # one letter in several tokens stands in the caption once
-        around = [word for word in re.finditer(r"\w+", caption) if word.start() <= start < word.end()]
-        words.append(around[0].group() if around else token)
-        start += len(token) if found >= 0 else 0
-    return words
-
-
-def score(attribution, pairs, method=None):
-    """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
-
-    A pair that cannot have a score (no unnamed object, no word in the picture) has no row for it.  Where a map has signs, what
-    is negative counts as 0.  method: the name in the table, the attribution's own by default.
-    """
-    rows = []
-    for i, pair in enumerate(pairs):
-        heat, named, unnamed = attribution.heat(i).clip(min=0), pair.region(), pair.region(named=False) & ~pair.region()
-        rows.append((pair.id, "image", "energy inside", metrics.energy_inside(heat, named), named.mean()))
-        rows.append((pair.id, "image", "pointing game", metrics.pointing_game(heat, named), named.mean()))
-        if unnamed.any():
-            rows.append((pair.id, "image", "named preference", metrics.named_preference(heat, named, unnamed), 0.5))
-        relevant = [word in pair.words() for word in whole_words(pair.caption, attribution.tokens[i])]
-        if any(relevant):
-            precision = metrics.average_precision(attribution.text_maps[i].cpu(), relevant)
-            rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
-    table = pd.DataFrame(rows, columns=["pair", "modality", "metric", "value", "chance"])
-    return table.assign(method=method or attribution.method)
 
 
 class Report:

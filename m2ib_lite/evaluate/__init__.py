@@ -1,0 +1,6 @@
+"""What maps are worth: attributions and their pairs in, tidy tables of pair, modality, metric, value, chance, method out."""
+
+from .attributions import METHODS, attribute
+from .localise import localisation
+
+__all__ = ["METHODS", "attribute", "localisation"]

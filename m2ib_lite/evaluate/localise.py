@@ -1,0 +1,62 @@
+"""How well maps find what the captions name, where boxes or masks say it."""
+
+import re
+from dataclasses import replace
+
+import pandas as pd
+import torch
+
+from .. import metrics
+
+IMAGE_SCORES = {
+    "energy inside": metrics.energy_inside,
+    "pointing game": metrics.pointing_game,
+    "IoU at 0.3": metrics.iou_at,
+    "IoU at Otsu": metrics.iou_otsu,
+    "IoU at best": metrics.iou_best,
+}
+
+
+def tidy(rows, method):
+    """(pair, modality, metric, value, chance) rows of one method as the long table that every notebook reads."""
+    return pd.DataFrame(rows, columns=["pair", "modality", "metric", "value", "chance"]).assign(method=method)
+
+
+def whole_words(caption, tokens):
+    """The word of the caption that each token is a piece of: ["viol", "ins"] -> ["violins", "violins"]."""
+    words, start = [], 0
+    for token in tokens:
+        found = caption.find(token, start)
+        start = found if found >= 0 else start  # one letter in several tokens stands in the caption once
+        around = [word for word in re.finditer(r"\w+", caption) if word.start() <= start < word.end()]
+        words.append(around[0].group() if around else token)
+        start += len(token) if found >= 0 else 0
+    return words
+
+
+def unit_maps(attribution):
+    """The attribution with each image map from its minimum at 0 to its maximum at 1, what is negative counted as 0.
+
+    So a map with an offset (RISE) or with signs (NIB, KernelSHAP) is compared by what it puts forward.
+    """
+    return replace(attribution, image_maps=torch.stack([metrics.unit_scale(patches) for patches in attribution.image_maps]))
+
+
+def localisation(attribution, pairs, truth="boxes", method=None):
+    """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
+
+    Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks".  A pair that cannot have a score (no
+    unnamed object, no word in the picture) has no row for it.  method: the name in the table, the attribution's own by default.
+    """
+    attribution, rows, masks = unit_maps(attribution), [], truth == "masks"
+    for i, pair in enumerate(pairs):
+        heat, named = attribution.heat(i), pair.region(masks=masks)
+        rows += [(pair.id, "image", name, score(heat, named), named.mean()) for name, score in IMAGE_SCORES.items()]
+        unnamed = pair.region(named=False, masks=masks) & ~named
+        if unnamed.any():
+            rows.append((pair.id, "image", "named preference", metrics.named_preference(heat, named, unnamed), 0.5))
+        relevant = [word in pair.words() for word in whole_words(pair.caption, attribution.tokens[i])]
+        if any(relevant):
+            precision = metrics.average_precision(attribution.text_maps[i].cpu(), relevant)
+            rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
+    return tidy(rows, method or attribution.method)

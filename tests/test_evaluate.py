@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from m2ib_lite import explain, load_model
+from m2ib_lite.evaluate import METHODS, attribute, localisation
+from m2ib_lite.evaluate.localise import unit_maps, whole_words
+
+
+def ask(clip, pairs, **options):
+    return explain(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], progress=False, **options)
+
+
+def test_pieces_are_joined_to_the_words_they_come_from():
+    caption = "two viol\u00eans, a 🦉 and an owl-light"
+    tokens = ["two", "viol", "\u00eans", ",", "a", "🦉", "🦉", "and", "an", "owl", "-", "light"]
+    whole = ["two", "viol\u00eans", "viol\u00eans", ",", "a", "🦉", "🦉", "and", "an", "owl", "-", "light"]
+    assert whole_words(caption, tokens) == whole
+
+
+def test_scores_are_one_tidy_row_each(clip, pairs):
+    a = explain(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], steps=1, samples=1)
+    table = localisation(a, pairs)
+    assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
+    assert not table.duplicated(["pair", "metric"]).any()
+    for pair in pairs:
+        metrics = set(table[table["pair"] == pair.id]["metric"])
+        assert ("named preference" in metrics) == any(not box.named for box in pair.boxes)
+        assert {"energy inside", "pointing game", "word precision"} <= metrics
+    assert table["value"].between(0, 1).all()
+
+
+def test_masks_are_the_truth_where_they_are_asked_for(clip, pairs):
+    a = ask(clip, pairs, steps=1, samples=1)
+    boxes, masks = (localisation(a, pairs, truth).set_index(["pair", "metric"])["chance"] for truth in ("boxes", "masks"))
+    assert (masks.xs("pointing game", level=1) < boxes.xs("pointing game", level=1)).all()
+
+
+def test_maps_with_an_offset_or_with_signs_are_scaled_before_they_are_compared(clip, pairs):
+    a = ask(clip, pairs[:2], steps=1, samples=1)
+    a.image_maps = torch.stack([torch.linspace(5, 6, 49).reshape(7, 7), torch.linspace(-1, 1, 49).reshape(7, 7)])
+    maps = unit_maps(a).image_maps
+    assert maps.amin(dim=(1, 2)).tolist() == [0, 0]
+    assert maps.amax(dim=(1, 2)).tolist() == [1, 1]
+    assert (maps[1].flatten()[:25] == 0).all()
+
+
+@pytest.mark.parametrize("method", ["M2IB", "rise"])
+def test_kept_maps_are_those_that_the_method_gives(clip, pairs, tmp_path, method, monkeypatch):
+    options = dict(steps=2, samples=2) if method == "M2IB" else dict(image_masks=20, text_masks=20)
+    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
+    direct = METHODS[method](clip, images, captions, progress=False, **options)
+    attribute(method, clip, pairs[:3], tmp_path, **options)
+    asked = []
+
+    def watched(clip, images, captions, **options):
+        asked.append(len(images))
+        return direct_method(clip, images, captions, **options)
+
+    direct_method = METHODS[method]
+    monkeypatch.setitem(METHODS, method, watched)
+    kept = attribute(method, clip, pairs[::-1], tmp_path, **options)
+    assert asked == [len(pairs) - 3]
+    torch.testing.assert_close(kept.image_maps, direct.image_maps.flip(0), rtol=1e-4, atol=1e-5)
+    assert (kept.tokens, kept.captions, kept.method, kept.unit) == (direct.tokens[::-1], captions[::-1], direct.method, direct.unit)
+    attribute(method, clip, pairs, tmp_path, **options, seed=1)
+    assert asked[1:] == [len(pairs)]  # other options are other maps
+
+
+def test_other_weights_are_other_maps(clip, folder, pairs, tmp_path):
+    small = load_model(str(folder), device="cpu")
+    attribute("gradcam", clip, pairs[:1], tmp_path)
+    attribute("gradcam", small, pairs[:1], tmp_path)
+    assert len(list(tmp_path.rglob("*.pt"))) == 2
