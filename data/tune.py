@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from m2ib_lite import explain, load_model
 from m2ib_lite.data import radiographs, scenes
-from m2ib_lite.models import BUILT_IN
 from m2ib_lite.evaluate import localisation
+from m2ib_lite.models import BUILT_IN
 
 SEED, N_PAIRS = 0, 64
 DOMAINS = {"scenes": ("testbed", scenes), "radiographs": ("radiographs", radiographs)}  # the model's name, its pictures

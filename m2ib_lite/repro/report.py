@@ -10,6 +10,12 @@ from ..models import TESTBED
 
 EXPECTED = TESTBED / "expected"
 FEWEST = 10  # pairs, below which no claim is judged
+OURS, AGAINST = "M2IB", ": M2IB against "
+
+
+def paired_interval(differences):
+    """(mean, low, high) of paired differences by the t test's interval; not finite below two pairs."""
+    return metrics.paired_test(differences, 0 * differences)[:3]
 
 
 def save_figure(figure, out, name):
@@ -18,6 +24,25 @@ def save_figure(figure, out, name):
     for kind in ("png", "pdf"):
         figure.savefig(Path(out) / f"{name}.{kind}", dpi=150, bbox_inches="tight")
     return figure
+
+
+def claims(rows):
+    """One row a claim: held, not held, or against how many rivals it held, to whom M2IB loses and where nothing is settled.
+
+    rows: those of a Report.  M2IB loses where the whole interval lies below, nothing is settled where it lies across.
+    """
+    table = pd.DataFrame([row for row in rows if row["held"]], columns=["claim", "number", "mean", "low", "high", "pairs", "held"])
+    summary = []
+    for claim, group in table.groupby("claim", sort=False):
+        rivals = group["number"].str.split(AGAINST).str[-1]
+        held, lost = group["held"] == "held", (group["held"] == "not held") & (group["high"] < 0)
+        single, first = len(group) == 1, group.iloc[0]
+        row = dict(claim=claim, result=first["held"] if single else f"held against {held.sum()} of {len(group)}")
+        row["interval"] = f"{first['mean']:.3f} ({first['low']:.3f} to {first['high']:.3f})" if single else ""
+        row["loses to"] = "" if single else ", ".join(rivals[lost])
+        row["not settled"] = "" if single else ", ".join(rivals[~held & ~lost])
+        summary.append({**row, "pairs": group["pairs"].min()})
+    return pd.DataFrame(summary, columns=["claim", "result", "interval", "loses to", "not settled", "pairs"])
 
 
 class Report:
@@ -31,20 +56,34 @@ class Report:
         self.recorded = record["numbers"] if same else {}
         self.note = "" if same else f"no recorded numbers for {parameters}: nothing to compare with"
 
-    def measure(self, name, values, claim="", above=None, tolerance=0.02):
-        """Add a number: the mean of one value a pair, with its 95% bootstrap interval.
+    def measure(self, name, values, claim="", above=None, tolerance=0.02, interval=metrics.bootstrap_interval, fewest=FEWEST):
+        """Add a number: the mean of one value a pair, with its 95% interval, a bootstrap one unless told.
 
-        claim: what the paper says of it, held where the whole interval lies above `above`; fewer than 10 pairs settle nothing.
-        tolerance: how far a rerun on another machine may leave the recorded mean.
+        claim: what the paper says of it, held where the whole interval lies above `above`; fewer pairs than `fewest` settle
+        nothing.  tolerance: how far a rerun on another machine may leave the recorded mean.
         """
-        mean, low, high = metrics.bootstrap_interval(values)
+        mean, low, high = interval(values)
         row = dict(number=name, mean=mean, low=low, high=high, pairs=len(values), claim=claim)
-        verdict = "too few pairs" if len(values) < FEWEST else "held" if above is not None and low > above else "not held"
+        verdict = "too few pairs" if len(values) < fewest else "held" if above is not None and low > above else "not held"
         row["held"] = "" if above is None else verdict
         known = self.recorded.get(name)
         row["recorded"] = known["value"] if known else None
         row["agrees"] = bool(abs(mean - known["value"]) <= known["tolerance"]) if known else None
         self.rows.append({**row, "tolerance": tolerance})
+
+    def compare(self, table, name, claim, lower=False, tolerance=0.02, fewest=FEWEST):
+        """Add each method's mean of one score, and by how much M2IB does better than each rival, pair by pair.
+
+        table: tidy rows of one metric, modality and domain, M2IB's among them.  lower: whether less of it is better.
+        claim: held against a rival where the whole 95% t interval of the paired differences lies above 0.
+        """
+        wide = table.pivot(index="pair", columns="method", values="value").dropna()[table["method"].unique()]
+        options = dict(tolerance=tolerance, fewest=fewest)
+        for method in wide:
+            self.measure(f"{name}: {method}", wide[method], tolerance=tolerance)
+        for rival in wide.columns.drop(OURS):
+            better = (wide[rival] - wide[OURS]) if lower else (wide[OURS] - wide[rival])
+            self.measure(f"{name}{AGAINST}{rival}", better, claim, above=0, interval=paired_interval, **options)
 
     def check(self):
         """Write the numbers beside the figures.  -> DataFrame.  AssertionError where a number left its tolerance."""
@@ -58,3 +97,7 @@ class Report:
         if self.note:
             print(self.note)
         return pd.DataFrame(self.rows).drop(columns="tolerance").round(3)
+
+    def claims(self):
+        """The claims of this notebook, one row each."""
+        return claims(self.rows)
