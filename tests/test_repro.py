@@ -2,10 +2,13 @@ import json
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from m2ib_lite.repro import Report
+from m2ib_lite.repro.page import END, START, side_by_side, with_best
+from m2ib_lite.repro.report import claims
 from m2ib_lite.repro.runner import defaults, figures, parse, record, run_notebook
 
 MODEL = dict(MODEL="testbed", SEED=1)
@@ -64,6 +67,53 @@ def test_few_pairs_settle_no_claim(tmp_path):
     assert report.check()["held"].tolist() == ["too few pairs", "held"]
 
 
+def scores(**methods):
+    """Tidy rows of one metric: a value a pair for each method."""
+    rows = [(f"pair {i}", method, value) for method, values in methods.items() for i, value in enumerate(values)]
+    return pd.DataFrame(rows, columns=["pair", "method", "value"])
+
+
+def test_m2ib_is_compared_with_each_rival_pair_by_pair(tmp_path):
+    wave = np.linspace(0, 1, 20)  # M2IB varies much between pairs, but little beside its rivals
+    table = scores(M2IB=wave, nib=wave - 0.1 + 0.01 * wave, rise=wave + 0.1 - 0.01 * wave, random=wave[::-1])
+    report = Report("01_x", tmp_path, tmp_path, **MODEL)
+    report.compare(table, "gain, image, scenes", "gains more")
+    assert [row["number"] for row in report.rows[:4]] == [f"gain, image, scenes: {m}" for m in ("M2IB", "nib", "rise", "random")]
+    (row,) = report.claims().to_dict("records")
+    assert row == {
+        "claim": "gains more",
+        "result": "held against 1 of 3",
+        "interval": "",
+        "loses to": "rise",
+        "not settled": "random",
+        "pairs": 20,
+    }
+    report.compare(table, "loss, image, scenes", "loses less", lower=True)
+    assert report.claims()["loses to"].tolist() == ["rise", "nib"]
+
+
+def test_pairs_that_one_method_lacks_are_left_out_of_the_comparison(tmp_path):
+    report = Report("01_x", tmp_path, tmp_path, **MODEL)
+    report.compare(scores(M2IB=[1.0] * 12, nib=[0.0] * 11), "gain, text, scenes", "gains more")
+    assert {row["pairs"] for row in report.rows} == {11}
+
+
+def test_a_single_claim_shows_its_interval():
+    row = dict(claim="c", number="n", mean=0.5, low=0.25, high=0.75, pairs=30, held="held")
+    (summary,) = claims([row, dict(row, claim="", held="")]).to_dict("records")
+    assert (summary["result"], summary["interval"]) == ("held", "0.500 (0.250 to 0.750)")
+
+
+def test_the_best_of_each_column_is_bold():
+    rows = [("drop, image, scenes: M2IB", 1.0), ("drop, image, scenes: nib", 2.0)]
+    rows += [("increase, image, scenes: M2IB", 10.0), ("increase, image, scenes: nib", 20.0), ("R@1", 0.9)]
+    tables = side_by_side([dict(number=number, mean=mean) for number, mean in rows])
+    assert list(tables) == ["scenes"]
+    table = with_best(tables["scenes"])
+    assert table.loc["M2IB"].to_dict() == {"drop, image ↓": "**1**", "increase, image ↑": "10"}
+    assert table.loc["nib"].to_dict() == {"drop, image ↓": "2", "increase, image ↑": "**20**"}
+
+
 def test_parameters_are_parsed_like_their_defaults():
     known = dict(MODEL="testbed", N_PAIRS=8, LR=1.0)
     assert parse(["MODEL=some/model=x", "N_PAIRS=3", "LR=2"], known) == dict(MODEL="some/model=x", N_PAIRS=3, LR=2.0)
@@ -113,7 +163,7 @@ MEASURE = """from m2ib_lite.repro import Report, save_figure
 import matplotlib.pyplot as plt
 save_figure(plt.figure(), OUT, "00_x")
 report = Report("00_x", OUT, MODEL=MODEL, N=N)
-report.measure("n", [N, N + 1])
+report.measure("n", [N, N + 1], "n is large", above=0)
 report.check()"""
 
 
@@ -122,15 +172,23 @@ def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
     for path in (folder, kept / "expected", kept / "figures"):
         path.mkdir(parents=True)
     write(folder, "00_x", 'MODEL = "testbed"\nN = 1\nOUT = ""', MEASURE)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
     with pytest.raises(ValueError, match="00_x has no finished run"):
-        record(out, folder, kept)
+        record(out, folder, kept, readme)
     assert figures(["N=2"], folder, out) == 0
     with pytest.raises(ValueError, match="with its own parameters"):
-        record(out, folder, kept)
+        record(out, folder, kept, readme)
     assert figures([], folder, out) == 0
-    record(out, folder, kept)
+    record(out, folder, kept, readme)
     numbers = json.loads((kept / "expected" / "00_x.json").read_text())["testbed"]
-    assert numbers == {"parameters": {"MODEL": "testbed", "N": 1}, "numbers": {"n": {"value": 1.5, "tolerance": 0.02}}}
+    kept_number = dict(value=1.5, low=1.0, high=2.0, tolerance=0.02, pairs=2, claim="n is large", held="too few pairs")
+    assert numbers == {"parameters": {"MODEL": "testbed", "N": 1}, "numbers": {"n": kept_number}}
+    shown = readme.read_text()
+    assert "| 00_x | n is large | too few pairs |" in shown
+    assert shown.startswith("before\n")
+    assert shown.endswith("after\n")
+    assert "old" not in shown
     assert (kept / "figures" / "00_x.png").exists()
 
 

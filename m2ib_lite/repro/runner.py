@@ -1,7 +1,6 @@
 """Run the notebooks in order through papermill, make a page of their figures, keep their numbers."""
 
 import ast
-import html
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from traitlets.config import Config
 
 from ..models import TESTBED
+from .page import all_claims, index_page, write_results
 
 NOTEBOOKS = TESTBED.parent / "notebooks"
 FIGURES = TESTBED.parent / "build" / "figures"
@@ -97,7 +97,7 @@ def figures(settings, folder=NOTEBOOKS, out=FIGURES):
     logging.getLogger("papermill").setLevel(logging.ERROR)
     out = Path(parameters.get("OUT", out))
     clear(out, paths)
-    results, cells = [], sum(len(nbformat.read(path, as_version=4).cells) + 1 for path in paths)  # papermill adds one
+    runs, cells = [], sum(len(nbformat.read(path, as_version=4).cells) + 1 for path in paths)  # papermill adds one
     with tqdm(total=cells, unit="cell") as bar:
         for path in paths:
             bar.set_description(path.stem)
@@ -106,11 +106,13 @@ def figures(settings, folder=NOTEBOOKS, out=FIGURES):
                 run_notebook(path, parameters, out, bar)
             except (papermill.PapermillExecutionError, RuntimeError) as failure:  # also a kernel that died
                 error = str(failure).strip().splitlines()[-1]
-            results.append(summarise(path.stem, time.time() - start, error, out))
-    (out / "index.html").write_text(index_page(results, out), encoding="utf-8")
-    print(pd.DataFrame(results).to_string(index=False, max_colwidth=100))
+            runs.append(summarise(path.stem, time.time() - start, error, read_report(path.stem, out)))
+    reports = {path.stem: read_report(path.stem, out)["rows"] for path in paths}
+    (out / "index.html").write_text(index_page(runs, reports, out), encoding="utf-8")
+    print(all_claims(reports).to_string(index=False, max_colwidth=100))
+    print(pd.DataFrame(runs).to_string(index=False, max_colwidth=100))
     print(f"figures: {out / 'index.html'}")
-    return sum(result["error"] != "" for result in results)
+    return sum(run["error"] != "" for run in runs)
 
 
 def clear(out, paths):
@@ -121,36 +123,29 @@ def clear(out, paths):
             old.unlink(missing_ok=True)
 
 
-def summarise(name, seconds, error, out):
-    """One row of the last table: notebook, seconds, claims held and not held, whether recorded numbers agree, error."""
+def read_report(name, out):
+    """What the Check of a notebook wrote, empty where it did not come so far."""
     path = out / f"{name}.json"
-    report = json.loads(path.read_text()) if path.exists() else dict(rows=[], note="no numbers")
+    return json.loads(path.read_text()) if path.exists() else dict(rows=[], note="no numbers")
+
+
+def summarise(name, seconds, error, report):
+    """One row of the last table: notebook, seconds, claims held and not held, whether recorded numbers agree, error."""
     held = [row["held"] for row in report["rows"]]
     row = dict(notebook=name, seconds=round(seconds), held=held.count("held"), not_held=held.count("not held"))
     agrees = all(row["agrees"] for row in report["rows"])
     return {**row, "recorded": "none" if report["note"] else "agrees" if agrees else "differs", "error": error}
 
 
-def index_page(results, out):
-    """The page to look through a run: each notebook's figures, with links to the PDF and to the executed notebook."""
-    parts = ["<!doctype html><meta charset=utf-8><title>M2IB figures</title>"]
-    parts.append("<style>body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}</style>")
-    parts.append(f"<h1>M2IB figures</h1>{pd.DataFrame(results).to_html(index=False)}")
-    for result in results:
-        name = result["notebook"]
-        parts.append(f"<h2><a href='notebooks/{name}.ipynb'>{name}</a></h2>")
-        numbers = out / f"{name}.json"
-        if numbers.exists():
-            rows = pd.DataFrame(json.loads(numbers.read_text())["rows"])
-            parts.append(rows.drop(columns="tolerance").to_html(index=False, float_format="%.3f", na_rep=""))
-        for figure in sorted(out.glob(f"{name}*.png")):
-            alt = html.escape(figure.stem)
-            parts.append(f"<p><img src='{figure.name}' alt='{alt}'><br><a href='{figure.stem}.pdf'>{alt}.pdf</a>")
-    return "\n".join(parts)
+def kept_number(row):
+    """What data/expected keeps of one row of a report."""
+    rounded = {name: round(row[name], 5) for name in ("low", "high")}
+    return dict(value=round(row["mean"], 5), **rounded, **{name: row[name] for name in ("tolerance", "pairs", "claim", "held")})
 
 
-def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED):
-    """Keep the numbers and figures of the last run, one with the notebooks' own parameters, in kept/expected and kept/figures."""
+def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED, readme=TESTBED.parent / "README.md"):
+    """Keep the numbers and figures of the last run, one with the notebooks' own parameters, in kept/expected and kept/figures,
+    and show them in README."""
     runs = {path: out / f"{path.stem}.json" for path in numbered(folder)}
     for path, numbers in runs.items():
         own = {name: value for name, value in defaults(path).items() if name not in UNRECORDED}
@@ -161,10 +156,11 @@ def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED):
     for path, numbers in runs.items():
         report, target = json.loads(numbers.read_text()), kept / "expected" / numbers.name
         models = json.loads(target.read_text()) if target.exists() else {}
-        values = {row["number"]: {"value": round(row["mean"], 5), "tolerance": row["tolerance"]} for row in report["rows"]}
+        values = {row["number"]: kept_number(row) for row in report["rows"]}
         models[report["parameters"]["MODEL"]] = dict(parameters=report["parameters"], numbers=values)
         target.write_text(json.dumps(models, indent=1) + "\n")
         for figure in out.glob(f"{path.stem}*.png"):
             picture = Image.open(figure)
             picture.thumbnail(PICTURE)
             picture.save(kept / "figures" / figure.name, optimize=True)
+    write_results(readme, kept / "expected")
