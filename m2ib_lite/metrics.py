@@ -72,6 +72,26 @@ def iou_best(heat, mask):
     return float((inside / (taken + np.sum(mask) - inside))[whole].max())
 
 
+def foremost(scores, count):
+    """Which are among the `count` highest; of equal ones all or, where not all fit, none.  -> as scores, bool"""
+    scores = np.asarray(scores, dtype=np.float64)
+    beyond = np.sort(scores, axis=None)[::-1][count:].max(initial=-np.inf)  # the first that is left out
+    return scores > beyond
+
+
+def instances_hit(heat, masks):
+    """Share of the objects that are found: at least half of an object among as many of the highest pixels as all cover together."""
+    heat = _checked(heat, *masks)
+    found = foremost(heat, int(np.any(masks, axis=0).sum()))
+    return float(np.mean([found[mask].mean() >= 0.5 for mask in masks]))
+
+
+def words_hit(scores, relevant):
+    """Share of the relevant words among as many of the highest words (R-precision)."""
+    relevant = np.asarray(relevant, bool)
+    return float(foremost(scores, int(relevant.sum()))[relevant].mean())
+
+
 def drop(before, after):
     """Drop in confidence, 100 max(0, s - s'): what the pair's cosine s loses where only the important is kept.  Lower is better."""
     return 100 * np.maximum(0.0, np.asarray(before) - np.asarray(after))

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from m2ib_lite import explain, load_model
-from m2ib_lite.evaluate import METHODS, attribute, localisation
-from m2ib_lite.evaluate.localise import unit_maps, whole_words
+from m2ib_lite.evaluate import METHODS, attribute, localisation, occurrences
+from m2ib_lite.evaluate.localise import relevance, unit_maps, whole_words
 
 
 def ask(clip, pairs, **options):
@@ -71,3 +73,16 @@ def test_other_weights_are_other_maps(clip, folder, pairs, tmp_path):
     attribute("gradcam", clip, pairs[:1], tmp_path)
     attribute("gradcam", small, pairs[:1], tmp_path)
     assert len(list(tmp_path.rglob("*.pt"))) == 2
+
+
+def test_maps_that_are_the_truth_find_every_occurrence(clip, pairs):
+    a = ask(clip, pairs, steps=1, samples=1)
+    words = [torch.tensor(relevance(pair, tokens)).float() for pair, tokens in zip(pairs, a.tokens, strict=True)]
+    heats = [pair.region().astype(float) for pair in pairs]
+    truth = replace(a, text_maps=words)
+    truth.heat = lambda i: heats[i]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m2ib_lite.evaluate.localise.unit_maps", lambda attribution: attribution)
+        table = occurrences(truth, pairs)
+    assert set(table["metric"]) == {"instances hit", "all instances hit", "words hit", "all words hit"}
+    assert (table["value"] == 1).all()

@@ -146,3 +146,23 @@ def test_paired_test_by_hand():
     assert metrics.paired_test([1, 2], [1, 2]) == (0, 0, 0, 1)
     with pytest.raises(ValueError, match="two at least"):
         metrics.paired_test([1], [2])
+
+
+def test_the_foremost_leave_out_ties_that_do_not_fit():
+    assert metrics.foremost([3, 1, 2, 0], 2).tolist() == [True, False, True, False]
+    assert metrics.foremost([3, 1, 1, 0], 2).tolist() == [True, False, False, False]
+    assert metrics.foremost([3, 1], 2).tolist() == [True, True]
+    assert not metrics.foremost(np.zeros(5), 3).any()
+
+
+def test_instances_hit_by_hand():
+    masks = [np.array([[True, True, False, False]]), np.array([[False, False, False, True]])]
+    assert metrics.instances_hit(np.array([[3.0, 2.0, 0.0, 1.0]]), masks) == 1
+    assert metrics.instances_hit(np.array([[3.0, 0.0, 2.0, 1.0]]), masks) == 1  # half of the first is enough
+    assert metrics.instances_hit(np.array([[3.0, 1.0, 2.5, 0.0]]), masks) == 0.5
+    assert metrics.instances_hit(np.ones((1, 4)), masks) == 0  # a flat map tells nothing apart
+
+
+def test_words_hit_by_hand():
+    assert metrics.words_hit([5, 1, 4, 3], [True, False, False, True]) == 0.5
+    assert metrics.words_hit([5, 1, 2, 3], [True, False, False, True]) == 1

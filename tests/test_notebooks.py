@@ -53,12 +53,17 @@ def test_code_is_short_and_imports_stand_in_setup(path):
     assert importing == [1]  # after the parameters
 
 
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """One folder for all of them, so that maps which one has asked for are there for the next."""
+    return tmp_path_factory.mktemp("figures")
+
+
 @each
-def test_it_runs_at_smoke_scale_and_writes_its_figure_and_numbers(path, tmp_path):
-    run_notebook(path, SMOKE, tmp_path / "figures")
-    names = {file.name for file in (tmp_path / "figures").iterdir()}
-    assert {f"{path.stem}.png", f"{path.stem}.pdf", f"{path.stem}.json"} <= names
-    rows = json.loads((tmp_path / "figures" / f"{path.stem}.json").read_text())["rows"]
+def test_it_runs_at_smoke_scale_and_writes_its_figure_and_numbers(path, out):
+    run_notebook(path, SMOKE, out)
+    assert {f"{path.stem}.png", f"{path.stem}.pdf", f"{path.stem}.json"} <= {file.name for file in out.iterdir()}
+    rows = json.loads((out / f"{path.stem}.json").read_text())["rows"]
     assert any(row["held"] for row in rows)
-    executed = nbformat.read(tmp_path / "figures" / "notebooks" / path.name, as_version=4)
+    executed = nbformat.read(out / "notebooks" / path.name, as_version=4)
     assert any(cell.get("outputs") for cell in executed.cells)

@@ -1,6 +1,6 @@
 """What maps are worth: attributions and their pairs in, tidy tables of pair, modality, metric, value, chance, method out."""
 
 from .attributions import METHODS, attribute
-from .localise import localisation
+from .localise import localisation, occurrences
 
-__all__ = ["METHODS", "attribute", "localisation"]
+__all__ = ["METHODS", "attribute", "localisation", "occurrences"]

@@ -42,6 +42,11 @@ def unit_maps(attribution):
     return replace(attribution, image_maps=torch.stack([metrics.unit_scale(patches) for patches in attribution.image_maps]))
 
 
+def relevance(pair, tokens):
+    """Which of the tokens are pieces of a word that stands for something in the picture.  -> a list of bool"""
+    return [word in pair.words() for word in whole_words(pair.caption, tokens)]
+
+
 def localisation(attribution, pairs, truth="boxes", method=None):
     """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
 
@@ -55,8 +60,26 @@ def localisation(attribution, pairs, truth="boxes", method=None):
         unnamed = pair.region(named=False, masks=masks) & ~named
         if unnamed.any():
             rows.append((pair.id, "image", "named preference", metrics.named_preference(heat, named, unnamed), 0.5))
-        relevant = [word in pair.words() for word in whole_words(pair.caption, attribution.tokens[i])]
+        relevant = relevance(pair, attribution.tokens[i])
         if any(relevant):
             precision = metrics.average_precision(attribution.text_maps[i].cpu(), relevant)
             rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
     return tidy(rows, method or attribution.method)
+
+
+def occurrences(attribution, pairs):
+    """Whether every occurrence of every named object, and every word that names one, is found.  -> tidy table
+
+    "instances hit" and "words hit" are shares, "all instances hit" and "all words hit" 0 or 1; see metrics.instances_hit.
+    A map that knows nothing has no simple chance here: compare with the `random` control.
+    """
+    attribution, rows = unit_maps(attribution), []
+    for i, pair in enumerate(pairs):
+        shape = (pair.image.height, pair.image.width)
+        hit = metrics.instances_hit(attribution.heat(i), [box.rectangle(shape) for box in pair.boxes if box.named])
+        rows += [(pair.id, "image", "instances hit", hit, None), (pair.id, "image", "all instances hit", float(hit == 1), None)]
+        relevant = relevance(pair, attribution.tokens[i])
+        if any(relevant):
+            hit = metrics.words_hit(attribution.text_maps[i].cpu(), relevant)
+            rows += [(pair.id, "text", "words hit", hit, None), (pair.id, "text", "all words hit", float(hit == 1), None)]
+    return tidy(rows, attribution.method)
