@@ -1,0 +1,164 @@
+"""Seconds, passes and floating-point work a pair: the naive published procedure, ours, and some rivals, on one machine.
+
+python tests/benchmarks/speed.py --json speed.json      # about 15 minutes on 2 cores; --device cuda, --dtype bfloat16
+
+A CLIP of exactly the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both
+modalities.  All rows are timed in turn within one process, each `--repeats` times; medians are printed, ratios against `naive`.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import pandas as pd
+import torch
+from einops import reduce, repeat
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+from m2ib_lite import explain, load_model
+from m2ib_lite.bottleneck import START, capacity, inject
+from m2ib_lite.data import scenes
+from m2ib_lite.explain import noise_source
+from m2ib_lite.hooks import replace
+from m2ib_lite.metrics import rank_correlation
+from m2ib_lite.models import Clip, pick_device
+from m2ib_lite.rivals import RIVALS
+
+LAYER, BETA, SIGMA2, STEPS, SAMPLES, SEED = 9, 0.1, 1.0, 10, 10, 0
+RISE_SHARE = 20  # RISE is timed with 2,000 / 20 masks and its time multiplied: it is linear in them
+CAPTION = "we can see two mice and a piece of cheese on the grass"
+
+
+def vit_b32(device, dtype):
+    """A Clip of ViT-B/32 size, random weights; its words are the testbed's."""
+    tokenizer = load_model("testbed", "cpu").tokenizer
+    text = dict(hidden_size=512, intermediate_size=2048, num_attention_heads=8, pad_token_id=0, bos_token_id=2, eos_token_id=3)
+    vision = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12, image_size=224, patch_size=32)
+    torch.manual_seed(SEED)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512))
+    model = model.to(device, dtype).eval().requires_grad_(False)
+    return Clip(model, tokenizer, CLIPImageProcessorPil(), "ViT-B/32, random weights", {})
+
+
+def naive(clip, images, captions):
+    """The released procedure for one pair: at each step both whole towers on ten copies, gradients to all weights.  -> maps"""
+    pixels, text = clip.pixels(images), clip.tokens(captions)
+    maps = [naive_map(clip, tower, pixels, text) for tower in clip.towers]
+    clip.model.requires_grad_(False).zero_grad()
+    return maps[0][1:], maps[1][text.content[0]]
+
+
+def naive_map(clip, tower, pixels, text):
+    """One tower's map of one pair.  -> (T,)"""
+    clip.model.requires_grad_(True)
+    inputs = pixels if tower is clip.image else text.ids
+    states = []
+    with replace(tower.blocks[LAYER], lambda R: states.append(R.detach()) or R):
+        tower.encode(inputs)
+    R = states[0]
+    alpha = torch.full_like(R, START, dtype=torch.float32, requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=1.0)
+    draw = noise_source(SEED, inputs, SAMPLES, [R.shape[1]], R.shape[2])
+    copies = [repeat(x, "1 ... -> s ...", s=SAMPLES) for x in (pixels, text.ids)]
+    for _ in range(STEPS):
+        noise = draw()[:, 0]
+        with replace(tower.blocks[LAYER], lambda hidden, noise=noise: inject(hidden, alpha, noise, SIGMA2)):
+            image, words = clip.image.encode(copies[0]), clip.text.encode(copies[1])
+        kl = capacity(R, alpha, SIGMA2).mean()
+        loss = BETA * kl - (image.float() * words.float()).sum(dim=-1).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return reduce(capacity(R, alpha.detach(), SIGMA2), "1 t d -> t", "sum")
+
+
+def ours(clip, images, captions):
+    """Exactly the work of `naive`."""
+    options = dict(layer=LAYER, beta=BETA, sigma2=SIGMA2, steps=STEPS, samples=SAMPLES, seed=SEED)
+    return explain(clip, images, captions, batch_size=len(images), progress=False, **options)
+
+
+def rows(clip):
+    """name -> (function without arguments, pairs that it explains, factor on its time)"""
+    image = scenes(1, seed=SEED)[0].image
+
+    def asked(method, pairs=1, factor=1, **options):
+        return lambda: method(clip, [image] * pairs, [CAPTION] * pairs, **options), pairs, factor
+
+    quiet = dict(progress=False)
+    return {
+        "naive": asked(naive),
+        "ours, one pair": asked(ours),
+        "ours, batch of 8": asked(ours, 8),
+        "ours, batch of 32": asked(ours, 32),
+        "nib": asked(RIVALS["nib"], layer=LAYER, **quiet),
+        "chefer": asked(RIVALS["chefer"], **quiet),
+        "rise": asked(RIVALS["rise"], 1, RISE_SHARE, image_masks=2000 // RISE_SHARE, text_masks=200 // RISE_SHARE, **quiet),
+    }
+
+
+def seconds(function, device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def work(function):
+    """Floating-point operations of the matrix products, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def least_work(clip, captions=(CAPTION,)):
+    """What the method itself asks for: the blocks after `layer` forward and backward to alpha, steps times samples.
+
+    In the last block only the keys and values of every token, and the rest for the one that is read.
+    """
+    lengths, total = [clip.grid[0] * clip.grid[1] + 1, int(clip.tokens(list(captions)).valid.sum())], 0
+    for tower, T in zip(clip.towers, lengths, strict=True):
+        D, after = tower.project.in_features, len(tower.blocks) - 1 - LAYER
+        whole = 2 * T * 12 * D * D + 4 * T * T * D  # four projections, the MLP's two of four times the width, attention
+        last = 2 * (2 * T + 10) * D * D + 4 * T * D
+        total += 2 * STEPS * SAMPLES * ((after - 1) * whole + last)
+    return total
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    clip = vit_b32(device, getattr(torch, args.dtype))
+    asked = rows(clip)
+    times = {name: [] for name in asked}
+    for _ in range(args.repeats):
+        for name, (function, pairs, factor) in asked.items():
+            times[name].append(seconds(function, device) * factor / pairs)
+    least, medians = least_work(clip), {name: statistics.median(values) for name, values in times.items()}
+    table = pd.DataFrame({"seconds a pair": medians})
+    table["times faster than naive"] = medians["naive"] / table["seconds a pair"]
+    table["GFLOP a pair"] = [work(function) * factor / pairs / 1e9 for function, pairs, factor in asked.values()]
+    table["times the least work"] = table["GFLOP a pair"] * 1e9 / least
+    (image_map, text_map), fast = asked["naive"][0](), asked["ours, one pair"][0]()
+    pairs_of_maps = dict(image=(image_map, fast.image_maps[0]), text=(text_map, fast.text_maps[0]))
+    agreement = {name: rank_correlation(*(x.float().cpu() for x in maps)) for name, maps in pairs_of_maps.items()}
+    print(table.round(3).to_string())
+    print(f"Spearman with the naive maps: {agreement}; {device}, {args.dtype}, {torch.get_num_threads()} threads")
+    if args.json:
+        facts = dict(device=str(device), dtype=args.dtype, threads=torch.get_num_threads(), repeats=args.repeats)
+        with open(args.json, "w") as file:
+            json.dump(dict(facts, spearman=agreement, rows=table.to_dict("index")), file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
