@@ -190,6 +190,7 @@ def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
     assert shown.endswith("after\n")
     assert "old" not in shown
     assert (kept / "figures" / "00_x.png").exists()
+    assert len((kept / "expected" / "00_x.json").read_text().splitlines()) == 8  # a number a line
 
 
 def test_a_relative_model_folder_reaches_the_notebook(tmp_path, monkeypatch):

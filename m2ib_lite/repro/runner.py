@@ -4,6 +4,7 @@ import ast
 import json
 import logging
 import os
+import re
 import time
 from pathlib import Path
 
@@ -143,6 +144,11 @@ def kept_number(row):
     return dict(value=round(row["mean"], 5), **rounded, **{name: row[name] for name in ("tolerance", "pairs", "claim", "held")})
 
 
+def one_line_each(text):
+    """JSON with each innermost object on a line of its own."""
+    return re.sub(r"\{[^{}]*\}", lambda found: " ".join(found[0].split()), text)
+
+
 def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED, readme=TESTBED.parent / "README.md"):
     """Keep the numbers and figures of the last run, one with the notebooks' own parameters, in kept/expected and kept/figures,
     and show them in README."""
@@ -158,7 +164,7 @@ def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED, readme=TESTBED.parent / 
         models = json.loads(target.read_text()) if target.exists() else {}
         values = {row["number"]: kept_number(row) for row in report["rows"]}
         models[report["parameters"]["MODEL"]] = dict(parameters=report["parameters"], numbers=values)
-        target.write_text(json.dumps(models, indent=1) + "\n")
+        target.write_text(one_line_each(json.dumps(models, indent=1)) + "\n")
         for figure in out.glob(f"{path.stem}*.png"):
             picture = Image.open(figure)
             picture.thumbnail(PICTURE)
