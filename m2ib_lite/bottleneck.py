@@ -32,6 +32,19 @@ def pair_loss(hidden, alpha, similarity, valid, noise, beta, sigma2):
     return beta * compression - similarity(inject(hidden, alpha, noise, sigma2)).mean(dim=0)
 
 
+def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
+    """Walk down the loss by Adam without an end: yields alpha (B, T, D) float32 after each step.  The arguments are optimise's."""
+    hidden = hidden.detach()
+    alpha = torch.full_like(hidden, START, dtype=torch.float32, requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=lr)
+    while True:
+        with torch.enable_grad():
+            losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
+            (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
+        adam.step()
+        yield alpha.detach().clone()
+
+
 def optimise(hidden, similarity, valid, draw_noise, *, beta, sigma2, steps, lr):
     """Fit alpha by Adam; a pair's alpha never depends on the pairs beside it.  -> (B, T, D) float32
 
@@ -40,12 +53,7 @@ def optimise(hidden, similarity, valid, draw_noise, *, beta, sigma2, steps, lr):
     valid: (B, T) bool, positions that are no padding; only they are counted in the KL.
     draw_noise: () -> (S, B, T, D) standard normal, fresh at each step.
     """
-    hidden = hidden.detach()
-    alpha = torch.full_like(hidden, START, dtype=torch.float32, requires_grad=True)
-    adam = torch.optim.Adam([alpha], lr=lr)
-    with torch.enable_grad():
-        for _ in range(steps):
-            losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
-            (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
-            adam.step()
-    return alpha.detach()
+    walk = descend(hidden, similarity, valid, draw_noise, beta=beta, sigma2=sigma2, lr=lr)
+    for _ in range(steps):
+        alpha = next(walk)
+    return alpha
