@@ -31,38 +31,30 @@ def counted_blocks(clip):
         yield runs
 
 
-def passes(method, clip, pair, **options):
-    """How often one pair goes through each tower: a dict "image forward" ... "text backward" of runs of a block / blocks.
+def cost_of_one(method, clip, pair, **options):
+    """What one call for one pair takes: runs of a block / blocks as "image forward" ... "text backward", and "seconds".
 
-    A last block that runs for the pooled position alone counts whole.
+    A last block that runs for the pooled position alone counts whole.  The clock waits for a GPU; counting adds next to nothing.
     """
-    with counted_blocks(clip) as runs:
-        method(clip, pair.image, pair.caption, progress=False, **options)
-    blocks = [len(tower.blocks) for tower in clip.towers]
-    return {f"{m} {d}": runs[m, d] / n for m, n in zip(MODALITIES, blocks, strict=True) for d in DIRECTIONS}
-
-
-def seconds(method, clip, pair, **options):
-    """The wall clock time of one call for one pair, the device's queue emptied before and after."""
     wait = torch.cuda.synchronize if clip.device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    method(clip, pair.image, pair.caption, progress=False, **options)
-    wait()
-    return time.perf_counter() - start
+    with counted_blocks(clip) as runs:
+        wait()
+        start = time.perf_counter()
+        method(clip, pair.image, pair.caption, progress=False, **options)
+        wait()
+        seconds = time.perf_counter() - start
+    blocks = [len(tower.blocks) for tower in clip.towers]
+    passes = {f"{m} {d}": runs[m, d] / n for m, n in zip(MODALITIES, blocks, strict=True) for d in DIRECTIONS}
+    return dict(**passes, seconds=seconds)
 
 
-def cost(methods, clip, pairs, repeats=3):
-    """One row a pair and method: its passes and the median of its seconds over repeats, each of which asks all methods in turn.
+def cost(methods, clip, pairs):
+    """One row a pair and method, as in `cost_of_one`; the methods take turns, so that a slow moment meets all of them.
 
-    methods: {name: (method, options)}.  The passes are counted first, which warms up.  -> DataFrame
+    methods: {name: (method, options)}.  The first pair goes once more before all, to warm up.  -> DataFrame
     """
     rows = []
-    for pair in pairs:
-        found = {name: passes(method, clip, pair, **options) for name, (method, options) in methods.items()}
-        times = []
-        for _ in range(repeats):
-            times.append({name: seconds(method, clip, pair, **options) for name, (method, options) in methods.items()})
-        median = pd.DataFrame(times).median()
-        rows += [dict(pair=pair.id, method=name, **found[name], seconds=median[name]) for name in methods]
-    return pd.DataFrame(rows)
+    for pair in [pairs[0], *pairs]:
+        for name, (method, options) in methods.items():
+            rows.append(dict(pair=pair.id, method=name, **cost_of_one(method, clip, pair, **options)))
+    return pd.DataFrame(rows[len(methods) :])
