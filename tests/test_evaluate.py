@@ -6,6 +6,7 @@ from m2ib_lite.bottleneck import START, capacity, pair_loss
 from m2ib_lite.evaluate import METHODS, attribute, follow, localisation
 from m2ib_lite.evaluate.follow import problem
 from m2ib_lite.evaluate.localise import unit_maps, whole_words
+from m2ib_lite.explain import noise_source
 from m2ib_lite.rivals import sides
 
 
@@ -94,8 +95,9 @@ def test_what_is_followed_is_what_explain_finds_after_so_many_steps(clip, pairs)
 def test_the_terms_make_the_loss_on_noise_of_another_seed(clip, pairs, modality):
     _, table = follow(clip, pairs, modality, (0,), layer=1, beta=0.3, sigma2=0.5, samples=3, seed=4)
     side = sides(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs])[modality == "text"]
-    hidden, similarity, valid, draw = problem(side, 1, samples=3, seed=5)
-    loss = pair_loss(hidden, torch.full_like(hidden, START), similarity, valid, draw(), 0.3, 0.5)
+    hidden, similarity, valid = problem(side, 1)
+    noise = noise_source(5, side.inputs, 3, valid.sum(dim=1).tolist(), hidden.shape[-1])()
+    loss = pair_loss(hidden, torch.full_like(hidden, START), similarity, valid, noise, 0.3, 0.5)
     torch.testing.assert_close(torch.tensor(table["compression"] - table["fitting"]), loss.double(), rtol=1e-5, atol=1e-5)
     kept = capacity(hidden, torch.full_like(hidden, START), 0.5)[0, valid[0]]
     assert table["compression"][0] == pytest.approx(0.3 * kept.mean().item(), rel=1e-5)

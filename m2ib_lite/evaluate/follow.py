@@ -12,15 +12,15 @@ from ..hooks import frozen
 from ..rivals import sides
 
 
-def problem(side, layer, samples, seed):
-    """What `explain` optimises in one tower: the states R (B, T, D), the cosine of any Z, the valid positions, the noise."""
+def problem(side, layer):
+    """What `explain` optimises in one tower: R (B, T, D), the cosine (S, B, T, D) -> (S, B), the valid positions (B, T)."""
     hidden, places = side.enter(layer + 1), torch.arange(side.content.shape[1], device=side.content.device)
     valid = torch.ones_like(side.content) if side.is_image else places <= side.pooled[:, None]
 
     def similarity(z):
         return rearrange(side.score(rearrange(z, "s b t d -> (s b) t d"), layer), "(s b) -> s b", s=len(z))
 
-    return hidden, similarity, valid, noise_source(seed, side.inputs, samples, valid.sum(dim=1).tolist(), hidden.shape[-1])
+    return hidden, similarity, valid
 
 
 def terms(hidden, similarity, valid, noise, alpha, beta, sigma2):
@@ -31,12 +31,14 @@ def terms(hidden, similarity, valid, noise, alpha, beta, sigma2):
 
 def walk(side, steps, layer, beta, sigma2, samples, lr, seed):
     """After each of these numbers of steps: n, what each position keeps (B, T), the two terms on noise that was not fitted."""
-    hidden, similarity, valid, draw = problem(side, layer, samples, seed)
-    unseen = problem(side, layer, samples, seed + 1)[-1]()
+    hidden, similarity, valid = problem(side, layer)
+    shape = samples, valid.sum(dim=1).tolist(), hidden.shape[-1]
+    draw, unseen = (noise_source(s, side.inputs, *shape) for s in (seed, seed + 1))
+    noise = unseen()
     alphas = descend(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, lr=lr)
     for n, alpha in zip(range(max(steps) + 1), chain([torch.full_like(hidden, START)], alphas), strict=False):
         if n in steps:
-            yield n, capacity(hidden, alpha, sigma2).sum(dim=-1), terms(hidden, similarity, valid, unseen, alpha, beta, sigma2)
+            yield n, capacity(hidden, alpha, sigma2).sum(dim=-1), terms(hidden, similarity, valid, noise, alpha, beta, sigma2)
 
 
 def follow(clip, pairs, modality, steps, layer, beta, sigma2, samples=10, lr=1.0, seed=0, batch_size=16):
