@@ -25,11 +25,30 @@ def capacity(hidden, alpha, sigma2):
     return 0.5 * (lam * hidden).square() / sigma2 - 0.5 * lam * (1 + rest) - F.logsigmoid(-alpha)
 
 
-def pair_loss(hidden, alpha, similarity, valid, noise, beta, sigma2):
-    """beta * mean KL over the valid positions - mean cosine over the noise samples, one loss a pair.  -> (B,)"""
+def terms(hidden, alpha, similarity, valid, noise, beta, sigma2):
+    """The compression, beta * mean KL over the valid positions, and the fitting, the mean cosine over the noise.  -> (B,), (B,)"""
     kl = capacity(hidden, alpha, sigma2).mean(dim=-1)  # (B, T)
-    compression = (kl * valid).sum(dim=-1) / valid.sum(dim=-1)
-    return beta * compression - similarity(inject(hidden, alpha, noise, sigma2)).mean(dim=0)
+    compression = beta * (kl * valid).sum(dim=-1) / valid.sum(dim=-1)
+    return compression, similarity(inject(hidden, alpha, noise, sigma2)).mean(dim=0)
+
+
+def pair_loss(hidden, alpha, similarity, valid, noise, beta, sigma2):
+    """Compression - fitting, one loss a pair.  -> (B,)"""
+    compression, fitting = terms(hidden, alpha, similarity, valid, noise, beta, sigma2)
+    return compression - fitting
+
+
+def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
+    """Walk down the loss by Adam without an end: yields alpha (B, T, D) float32 after each step.  The arguments are optimise's."""
+    hidden = hidden.detach()
+    alpha = torch.full_like(hidden, START, dtype=torch.float32, requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=lr)
+    while True:
+        with torch.enable_grad():
+            losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
+            (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
+        adam.step()
+        yield alpha.detach().clone()
 
 
 def optimise(hidden, similarity, valid, draw_noise, *, beta, sigma2, steps, lr):
@@ -40,12 +59,7 @@ def optimise(hidden, similarity, valid, draw_noise, *, beta, sigma2, steps, lr):
     valid: (B, T) bool, positions that are no padding; only they are counted in the KL.
     draw_noise: () -> (S, B, T, D) standard normal, fresh at each step.
     """
-    hidden = hidden.detach()
-    alpha = torch.full_like(hidden, START, dtype=torch.float32, requires_grad=True)
-    adam = torch.optim.Adam([alpha], lr=lr)
-    with torch.enable_grad():
-        for _ in range(steps):
-            losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
-            (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
-            adam.step()
-    return alpha.detach()
+    walk = descend(hidden, similarity, valid, draw_noise, beta=beta, sigma2=sigma2, lr=lr)
+    for _ in range(steps):
+        alpha = next(walk)
+    return alpha

@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from m2ib_lite import explain, load_model
-from m2ib_lite.evaluate import METHODS, attribute, localisation, occurrences
+from m2ib_lite.bottleneck import START, capacity, pair_loss
+from m2ib_lite.evaluate import METHODS, attribute, follow, localisation, occurrences
+from m2ib_lite.evaluate.follow import problem
 from m2ib_lite.evaluate.localise import relevance, unit_maps, whole_words
+from m2ib_lite.explain import noise_source
+from m2ib_lite.rivals import sides
 
 
 def ask(clip, pairs, **options):
@@ -86,3 +90,36 @@ def test_maps_that_are_the_truth_find_every_occurrence(clip, pairs):
         table = occurrences(truth, pairs)
     assert set(table["metric"]) == {"instances hit", "all instances hit", "words hit", "all words hit"}
     assert (table["value"] == 1).all()
+
+
+def test_what_is_followed_is_what_explain_finds_after_so_many_steps(clip, pairs):
+    options = dict(beta=0.3, sigma2=0.5, samples=3, seed=4)
+    image, table = follow(clip, pairs, "image", (0, 2, 5), layer=2, batch_size=3, **options)
+    text, _ = follow(clip, pairs, "text", (2, 5), layer=1, **options)
+    assert list(table.columns) == ["pair", "modality", "steps", "compression", "fitting"]
+    assert len(table) == 3 * len(pairs)
+    for n in (2, 5):
+        whole = ask(clip, pairs, layer=(2, 1), steps=n, **options)
+        torch.testing.assert_close(image[n].image_maps, whole.image_maps, rtol=1e-4, atol=1e-4)
+        for ours, theirs in zip(text[n].text_maps, whole.text_maps, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        assert (text[n].tokens, text[n].image_maps, image[n].text_maps) == (whole.tokens, None, None)
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_the_terms_make_the_loss_on_noise_of_another_seed(clip, pairs, modality):
+    _, table = follow(clip, pairs, modality, (0,), layer=1, beta=0.3, sigma2=0.5, samples=3, seed=4)
+    side = sides(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs])[modality == "text"]
+    hidden, similarity, valid = problem(side, 1)
+    noise = noise_source(5, side.inputs, 3, valid.sum(dim=1).tolist(), hidden.shape[-1])()
+    loss = pair_loss(hidden, torch.full_like(hidden, START), similarity, valid, noise, 0.3, 0.5)
+    torch.testing.assert_close(torch.tensor(table["compression"] - table["fitting"]), loss.double(), rtol=1e-5, atol=1e-5)
+    kept = capacity(hidden, torch.full_like(hidden, START), 0.5)[0, valid[0]]
+    assert table["compression"][0] == pytest.approx(0.3 * kept.mean().item(), rel=1e-5)
+
+
+def test_maps_of_one_modality_have_the_scores_of_that_modality(clip, pairs):
+    whole, options = ask(clip, pairs, steps=2, samples=2), dict(steps=2, samples=2)
+    for modality in ("image", "text"):
+        table = localisation(ask(clip, pairs, modality=modality, **options), pairs)
+        assert table.equals(localisation(whole, pairs).query("modality == @modality").reset_index(drop=True))

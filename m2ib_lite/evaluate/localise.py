@@ -39,6 +39,8 @@ def unit_maps(attribution):
 
     So a map with an offset (RISE) or with signs (NIB, KernelSHAP) is compared by what it puts forward.
     """
+    if attribution.image_maps is None:
+        return attribution
     return replace(attribution, image_maps=torch.stack([metrics.unit_scale(patches) for patches in attribution.image_maps]))
 
 
@@ -51,20 +53,28 @@ def localisation(attribution, pairs, truth="boxes", method=None):
     """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
 
     Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks".  A pair that cannot have a score (no
-    unnamed object, no word in the picture) has no row for it.  method: the name in the table, the attribution's own by default.
+    unnamed object, no word in the picture, no map of that modality) has no row for it.  method: the name in the table, the
+    attribution's own by default.
     """
-    attribution, rows, masks = unit_maps(attribution), [], truth == "masks"
+    attribution, rows = unit_maps(attribution), []
     for i, pair in enumerate(pairs):
-        heat, named = attribution.heat(i), pair.region(masks=masks)
-        rows += [(pair.id, "image", name, score(heat, named), named.mean()) for name, score in IMAGE_SCORES.items()]
-        unnamed = pair.region(named=False, masks=masks) & ~named
-        if unnamed.any():
-            rows.append((pair.id, "image", "named preference", metrics.named_preference(heat, named, unnamed), 0.5))
-        relevant = relevance(pair, attribution.tokens[i])
-        if any(relevant):
-            precision = metrics.average_precision(attribution.text_maps[i].cpu(), relevant)
-            rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
+        if attribution.image_maps is not None:
+            scores = image_scores(attribution.heat(i), pair, masks=truth == "masks")
+            rows += [(pair.id, "image", name, value, chance) for name, value, chance in scores]
+        if attribution.text_maps is not None:
+            relevant = relevance(pair, attribution.tokens[i])
+            if any(relevant):
+                precision = metrics.average_precision(attribution.text_maps[i].cpu(), relevant)
+                rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
     return tidy(rows, method or attribution.method)
+
+
+def image_scores(heat, pair, masks):
+    """What one heat (H, W) is worth: name, value and chance of each score that the pair can have."""
+    named, unnamed = (pair.region(named, masks) for named in (True, False))
+    yield from ((name, score(heat, named), named.mean()) for name, score in IMAGE_SCORES.items())
+    if (unnamed & ~named).any():
+        yield "named preference", metrics.named_preference(heat, named, unnamed & ~named), 0.5
 
 
 def occurrences(attribution, pairs):

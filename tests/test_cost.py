@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from m2ib_lite import explain
+from m2ib_lite.evaluate import METHODS, cost
+from m2ib_lite.evaluate.cost import cost_of_one, counted_blocks
+
+
+def test_passes_of_m2ib_are_one_encode_and_the_blocks_after_the_layer(clip, pairs):
+    found = cost_of_one(explain, clip, pairs[0], layer=(3, 0), steps=4, samples=5)
+    image, text = 20 * 2 / 6, 20 * 3 / 4  # steps * samples * blocks after the layer / blocks
+    expected = {"image forward": 1 + image, "image backward": image, "text forward": 1 + text, "text backward": text}
+    assert found.pop("seconds") > 0
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "image", "text"),
+    [
+        ("random", {}, (1, 0), (1, 0)),
+        ("saliency", {}, (2, 1), (2, 1)),
+        ("gradcam", {}, (1 + 1 + 1 / 6, 1 / 6), (1 + 1 + 1 / 4, 1 / 4)),
+        ("rise", dict(image_masks=70, text_masks=30), (71, 0), (31, 0)),
+        ("nib", dict(layer=(2, 1), steps=4), (1 + 1 + 4 * 4 / 6, 4 * 4 / 6), (1 + 1 + 4 * 3 / 4, 4 * 3 / 4)),
+    ],
+)
+def test_passes_of_rivals(clip, pairs, name, options, image, text):
+    found = cost_of_one(METHODS[name], clip, pairs[0], **options)
+    assert (found["image forward"], found["image backward"]) == pytest.approx(image)
+    assert (found["text forward"], found["text backward"]) == pytest.approx(text)
+
+
+def test_counting_changes_nothing_and_leaves_nothing(clip, pairs):
+    plain = explain(clip, pairs[0].image, pairs[0].caption, steps=2)
+    with counted_blocks(clip):
+        watched = explain(clip, pairs[0].image, pairs[0].caption, steps=2)
+    assert torch.equal(plain.image_maps, watched.image_maps)
+    assert not any(module._forward_hooks for module in clip.model.modules())
+
+
+def test_cost_has_one_row_a_pair_and_method(clip, pairs):
+    table = cost({"random": (METHODS["random"], {}), "M2IB": (explain, dict(steps=2))}, clip, pairs[:2])
+    assert list(table["method"]) == ["random", "M2IB"] * 2
+    assert list(table["pair"]) == [pair.id for pair in pairs[:2] for _ in range(2)]
+    assert (table["seconds"] > 0).all()
