@@ -2,5 +2,6 @@
 
 from .attributions import METHODS, attribute
 from .localise import localisation
+from .sanity import agreement, cascade, randomised, stages
 
-__all__ = ["METHODS", "attribute", "localisation"]
+__all__ = ["METHODS", "agreement", "attribute", "cascade", "localisation", "randomised", "stages"]
