@@ -29,7 +29,7 @@ def stages(tower):
 
 
 def parameters(clip, stage, modality):
-    """The parameters that a stage randomises, in the tower of one modality or of both.  ValueError where a tower has no such stage."""
+    """What a stage randomises in the tower of one modality, or in both.  ValueError where a tower has no such stage."""
     found = []
     for name, tower in zip(MODALITIES, clip.towers, strict=True):
         if modality in (name, "both"):
@@ -97,5 +97,5 @@ def cascade(clip, pairs, originals, modality, seed=0, options=None):
             for one in originals:
                 own = (options or {}).get(one.method, {})
                 other = METHODS[one.method](clip, images, captions, progress=False, modality=modality, **own)
-                tables.append(agreement(one, other, pairs).query("modality == @modality").assign(stage=stage))
+                tables.append(agreement(one, other, pairs).assign(stage=stage))
     return pd.concat(tables, ignore_index=True)
