@@ -16,16 +16,16 @@ MODALITIES = ("image", "text")
 
 
 def stages(tower):
-    """What each stage randomises in a tower of n + 1 blocks, by name, in order.  -> {stage: modules}
+    """What each stage randomises in a tower, by name, in order; each holds the ones before it.  -> {stage: modules}
 
-    "projection" into the shared space alone; "block n", "blocks n-(n-1)" to "blocks n-0", from the output down to that block, so
-    always with the projection and the norm before it; "random", every parameter, embeddings too.
+    Of 6 blocks: "projection", into the shared space; "block 5", with the projection and the norm before it; "blocks 5-4" to
+    "blocks 5-0", from the output down to a block; "random", every parameter, embeddings too.
     """
-    last, cascade = len(tower.blocks) - 1, {"projection": [tower.project]}
+    last, found = len(tower.blocks) - 1, {"projection": [tower.project]}
     for lowest in range(last, -1, -1):
         name = f"block {last}" if lowest == last else f"blocks {last}-{lowest}"
-        cascade[name] = [tower.project, tower.final_norm, *tower.blocks[lowest:]]
-    return cascade | {"random": [tower.project, tower.model]}
+        found[name] = [tower.project, tower.final_norm, *tower.blocks[lowest:]]
+    return found | {"random": [tower.project, tower.model]}
 
 
 def parameters(clip, stage, modality):
@@ -33,10 +33,10 @@ def parameters(clip, stage, modality):
     found = []
     for name, tower in zip(MODALITIES, clip.towers, strict=True):
         if modality in (name, "both"):
-            cascade = stages(tower)
-            if stage not in cascade:
-                raise ValueError(f"the {name} tower of {clip.name} has no stage {stage!r}: give one of {', '.join(cascade)}")
-            found += [weight for module in cascade[stage] for weight in module.parameters()]
+            known = stages(tower)
+            if stage not in known:
+                raise ValueError(f"the {name} tower of {clip.name} has no stage {stage!r}: give one of {', '.join(known)}")
+            found += [weight for module in known[stage] for weight in module.parameters()]
     return found
 
 
