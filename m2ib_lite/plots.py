@@ -75,13 +75,14 @@ def plot_pairs(attribution, rows=None, boxes=None):
     return figure
 
 
-def plot_methods(attributions, rows, boxes=None):
+def plot_methods(attributions, rows, boxes=None, figure=None):
     """One row a pair, one column a method: its map over the image, each from its minimum (dark) to its maximum.  -> Figure
 
-    attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.
+    attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.  figure: a part of one to draw in, or its own.
     """
-    size = dict(figsize=(1.75 * (len(attributions) + 1), 1.8 * len(rows) + 0.3))
-    figure, axes = plt.subplots(len(rows), len(attributions) + 1, squeeze=False, layout="constrained", **size)
+    size = (1.75 * (len(attributions) + 1), 1.8 * len(rows) + 0.3)
+    figure = plt.figure(figsize=size, layout="constrained") if figure is None else figure
+    axes = figure.subplots(len(rows), len(attributions) + 1, squeeze=False)
     for line, i in zip(axes, rows, strict=True):
         marks, image = boxes[i] if boxes else (), attributions[0].images[i]
         draw_image(line[0], image, marks)

@@ -85,6 +85,13 @@ def test_methods_stand_side_by_side_each_on_its_own_range(attribution):
     assert ranges == [(0, 15), (-7, 8)]
 
 
+def test_methods_can_share_a_figure_with_others(attribution):
+    whole = plt.figure(layout="constrained")
+    top, bottom = whole.subfigures(2, 1)
+    assert plot_methods([attribution], [0], figure=top) is top
+    assert (len(top.axes), len(bottom.axes), len(whole.axes)) == (2, 0, 2)
+
+
 def test_plot_is_one_row_and_never_shows(attribution, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("a plot called show()"))
     assert len(attribution.plot(1).axes) == 3 + 2

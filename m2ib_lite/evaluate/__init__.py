@@ -4,5 +4,6 @@ from .attributions import METHODS, attribute
 from .cost import cost
 from .follow import follow
 from .localise import localisation, occurrences
+from .sanity import agreement, cascade, randomised, stages
 
-__all__ = ["METHODS", "attribute", "cost", "follow", "localisation", "occurrences"]
+__all__ = ["METHODS", "agreement", "attribute", "cascade", "cost", "follow", "localisation", "occurrences", "randomised", "stages"]

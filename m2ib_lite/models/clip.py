@@ -47,6 +47,16 @@ class Clip:
         config = self.model.config.vision_config
         return (config.image_size // config.patch_size,) * 2
 
+    def untrained(self, seed=0):
+        """A Clip of the same shape, on the CPU, with the weights that its family starts its training from.
+
+        The same seed gives the same weights, whatever device this one is on.
+        """
+        with torch.random.fork_rng(devices=[]):  # transformers takes no generator here, it draws from the CPU's global one
+            torch.default_generator.manual_seed(seed)
+            model = type(self.model)(self.model.config).eval().requires_grad_(False)
+        return Clip(model, self.tokenizer, self.processor, self.name, self.defaults)
+
     def to_grid(self, scores):
         """The scores of the patches, CLS dropped, on their grid.  (B, T) -> (B, gh, gw)"""
         return rearrange(scores[:, 1:], "b (gh gw) -> b gh gw", gh=self.grid[0])

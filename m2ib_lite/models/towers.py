@@ -48,6 +48,11 @@ class Tower:
 class ImageTower(Tower):
     """The image tower; its inputs are pixels (B, 3, H, W)."""
 
+    @property
+    def final_norm(self):
+        """What the pooled state goes through before it is projected."""
+        return self.model.post_layernorm
+
     def embed(self, pixels):
         """What the first block reads.  (B, 3, H, W) -> (B, T, D)"""
         return self.model.pre_layrnorm(self.model.embeddings(pixels))
@@ -62,13 +67,18 @@ class ImageTower(Tower):
             hidden = block(hidden, None)
         cls = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
         pooled = self.last_block(hidden, cls) if layer < len(self.blocks) - 1 else hidden[:, 0]
-        return F.normalize(self.project(self.model.post_layernorm(pooled)), dim=-1)
+        return F.normalize(self.project(self.final_norm(pooled)), dim=-1)
 
 
 class TextTower(Tower):
     """The text tower; its inputs are token ids (B, T)."""
 
     causal = True
+
+    @property
+    def final_norm(self):
+        """As ImageTower.final_norm."""
+        return self.model.final_layer_norm
 
     def embed(self, ids):
         """As ImageTower.embed.  (B, T) -> (B, T, D)"""
@@ -86,7 +96,7 @@ class TextTower(Tower):
         at = pooled_position(ids, self.model.eos_token_id).repeat(len(hidden) // len(ids))
         rows = torch.arange(len(hidden), device=hidden.device)
         pooled = self.last_block(hidden, at) if layer < len(self.blocks) - 1 else hidden[rows, at]
-        return F.normalize(self.project(self.model.final_layer_norm(pooled)), dim=-1)
+        return F.normalize(self.project(self.final_norm(pooled)), dim=-1)
 
 
 def pooled_position(ids, eos_token_id):

@@ -1,0 +1,163 @@
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from m2ib_lite import Attribution, load_model
+from m2ib_lite.data import Pair
+from m2ib_lite.evaluate import METHODS, agreement, cascade, randomised, stages
+
+
+def weights(clip):
+    return {name: weight.detach().clone() for name, weight in clip.model.named_parameters()}
+
+
+def bits(weight):
+    return weight.detach().view(torch.int32)
+
+
+def changed(clip, before):
+    return {name for name, weight in clip.model.named_parameters() if not torch.equal(bits(weight), bits(before[name]))}
+
+
+@pytest.fixture
+def small(folder):
+    """2 image and 3 text blocks, no weight of which is as initialisation leaves it, biases and norms neither."""
+    clip = load_model(str(folder), device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for weight in clip.model.parameters():
+        weight.add_(torch.rand(weight.shape, generator=generator))
+    return clip
+
+
+def test_the_stages_go_down_a_tower_one_block_at_a_time(small):
+    assert list(stages(small.image)) == ["projection", "block 1", "blocks 1-0", "random"]
+    assert list(stages(small.text)) == ["projection", "block 2", "blocks 2-1", "blocks 2-0", "random"]
+
+
+IMAGE_TOP = ("visual_projection.", "vision_model.post_layernorm.")
+TEXT_TOP = ("text_projection.", "text_model.final_layer_norm.")
+CHANGES = {
+    ("image", "projection"): IMAGE_TOP[:1],
+    ("image", "block 1"): (*IMAGE_TOP, "vision_model.encoder.layers.1."),
+    ("image", "blocks 1-0"): (*IMAGE_TOP, "vision_model.encoder.layers."),
+    ("image", "random"): ("visual_projection.", "vision_model."),
+    ("text", "projection"): TEXT_TOP[:1],
+    ("text", "blocks 2-1"): (*TEXT_TOP, "text_model.encoder.layers.2.", "text_model.encoder.layers.1."),
+    ("text", "random"): ("text_projection.", "text_model."),
+    ("both", "random"): ("text_projection.", "text_model.", "visual_projection.", "vision_model."),  # all but logit_scale
+}
+
+
+@pytest.mark.parametrize(("modality", "stage"), CHANGES)
+def test_a_stage_changes_exactly_the_parameters_that_it_names(small, modality, stage):
+    before = weights(small)
+    with randomised(small, stage, modality):
+        assert changed(small, before) == {name for name in before if name.startswith(CHANGES[modality, stage])}
+
+
+def test_fresh_weights_are_those_that_training_starts_from(clip):
+    """CLIP's own: norms 1 and 0, biases 0, the projection's spread D^-1/2, a query's D^-1/2 (2 blocks)^-1/2."""
+    with randomised(clip, "random", "image"):
+        tower, query = clip.image, clip.image.blocks[0].self_attn.q_proj
+        D = query.in_features
+        assert (tower.final_norm.weight == 1).all()
+        assert not query.bias.any()
+        assert tower.project.weight.std().item() == pytest.approx(D**-0.5, rel=0.05)
+        assert query.weight.std().item() == pytest.approx((D * 2 * len(tower.blocks)) ** -0.5, rel=0.05)
+
+
+def test_a_seed_gives_the_same_weights_in_every_stage_and_draws_nothing_from_outside(small):
+    def drawn(stage, seed):
+        with randomised(small, stage, seed=seed):
+            return weights(small)
+
+    state = torch.get_rng_state()
+    one, again, other = drawn("projection", 5), drawn("random", 5), drawn("projection", 6)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one["visual_projection.weight"], again["visual_projection.weight"])
+    assert not torch.equal(one["visual_projection.weight"], other["visual_projection.weight"])
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "both"])
+def test_the_model_comes_back_bit_for_bit_whatever_happens(small, modality):
+    small.model.train()
+    small.image.project.requires_grad_(True)
+    before, flags = weights(small), [weight.requires_grad for weight in small.model.parameters()]
+    for error in (None, ValueError, KeyboardInterrupt):
+        with nullcontext() if error is None else pytest.raises(error), randomised(small, "random", modality) as same:
+            assert same is small
+            assert changed(small, before)
+            if error:
+                raise error
+        assert not changed(small, before)
+        assert [weight.requires_grad for weight in small.model.parameters()] == flags
+        assert all(weight.grad is None for weight in small.model.parameters())
+        assert small.model.training
+
+
+def test_an_interrupt_halfway_through_the_weights_is_undone_too(small, monkeypatch):
+    before, fresh, calls, copy = weights(small), small.untrained(), [], torch.Tensor.copy_
+
+    def interrupted(weight, value):
+        calls.append(weight)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return copy(weight, value)
+
+    monkeypatch.setattr(small, "untrained", lambda seed: fresh)
+    monkeypatch.setattr(torch.Tensor, "copy_", interrupted)
+    with pytest.raises(KeyboardInterrupt), randomised(small, "random"):
+        pytest.fail("the interrupt came before")
+    assert not changed(small, before)
+
+
+def test_a_stage_or_modality_that_does_not_exist_is_an_error(small):
+    wrong = r"the image tower of .* has no stage 'block 2': give one of projection, block 1, blocks 1-0, random"
+    with pytest.raises(ValueError, match=wrong), randomised(small, "block 2"):
+        pass
+    with pytest.raises(ValueError, match="modality is 'sound'"), randomised(small, "random", "sound"):
+        pass
+
+
+def by_hand(image_maps, text_maps, image):
+    n = len(image_maps)
+    tokens = [["word"] * len(row) for row in text_maps]
+    views = [(0, 0, *image.size)] * n
+    return Attribution(
+        torch.tensor(image_maps), [torch.tensor(row) for row in text_maps], tokens, [image] * n, [""] * n, views, "hand"
+    )
+
+
+def test_agreement_is_spearman_and_ssim_pair_by_pair(pairs):
+    """Pair 0 keeps its order, pair 1 turns it round, pair 2 loses it; the caption of pair 2 has one word, which has no order."""
+    pairs = [Pair(pairs[0].image, "", id=f"{i}") for i in range(3)]
+    rising, falling, flat = [[1.0, 2.0], [3.0, 4.0]], [[4.0, 3.0], [2.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]
+    one = by_hand([rising] * 3, [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0]], pairs[0].image)
+    other = by_hand([rising, falling, flat], [[1.0, 5.0, 9.0], [3.0, 1.0, 2.0], [1.0]], pairs[0].image)
+    table = agreement(one, other, pairs)
+    assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
+    values = {name: rows["value"].tolist() for name, rows in table.groupby(["modality", "metric"])}
+    assert values["image", "Spearman"] == pytest.approx([1, -1, 0])
+    assert values["text", "Spearman"] == pytest.approx([1, 1 - 6 * (4 + 1 + 1) / (3 * 8)])  # 1 - 6 sum d^2 / (n^3 - n)
+    same, opposed, uniform = values["image", "SSIM"]
+    assert same == pytest.approx(1)
+    assert max(opposed, uniform) < 0.1
+    assert uniform == pytest.approx(table.query("metric == 'SSIM'")["chance"].iloc[2])
+    assert set(table["method"]) == {"hand"}
+
+
+def test_the_cascade_tells_a_method_that_reads_the_weights_from_one_that_does_not(small, pairs):
+    options = {"random": dict(seed=3), "M2IB": dict(steps=2, samples=2)}
+    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
+    names = ("M2IB", "saliency", "random")
+    originals = [METHODS[name](small, images, captions, progress=False, **options.get(name, {})) for name in names]
+    before = weights(small)
+    for modality, tower in (("image", small.image), ("text", small.text)):
+        table = cascade(small, pairs, originals, modality, options=options)
+        assert list(table["stage"].unique()) == list(stages(tower))
+        assert set(table["modality"]) == {modality}
+        assert len(table) == len(stages(tower)) * len(names) * len(pairs) * (2 if modality == "image" else 1)
+        assert table.query("method == 'random'")["value"].min() == pytest.approx(1)
+        assert (table.query("method != 'random' and stage == 'random'").groupby("method")["value"].mean() < 0.9).all()
+    assert not changed(small, before)
