@@ -16,7 +16,7 @@ from ..models import Clip
 from .degrade import remove_pixels, remove_words, spread
 from .localise import tidy
 
-HELD_OUT = 0.2  # the share of the pairs that stay clean, to measure the loss on
+HELD_OUT, FEWEST = 0.2, 2  # the share of the pairs that stay clean, to measure the loss on, and how many at least
 
 
 def info_nce(images, texts, scale):
@@ -58,10 +58,13 @@ def fine_tune(clip, pixels, ids, whole, train, epochs, lr, batch_size, generator
 
 
 def held_out_loss(clip, pixels, ids, test, batch_size):
-    """InfoNCE over all held-out pairs at once, embedded batch by batch, in nats."""
+    """InfoNCE over all held-out pairs at once, embedded batch by batch, in nats.
+
+    In float64: the loss of a few pairs that are easy to tell apart is 0 in float32, and nothing can be divided by it.
+    """
     with torch.no_grad():
         embedded = [embed_pairs(clip, pixels[rows], ids[rows], ids[rows]) for rows in parts(test, batch_size)]
-        images, texts = (torch.cat(side) for side in zip(*embedded, strict=True))
+        images, texts = (torch.cat(side).double() for side in zip(*embedded, strict=True))
         return info_nce(images, texts, clip.model.logit_scale.exp()).item()
 
 
@@ -69,7 +72,7 @@ def loss_after(clip, clean, degraded, seed, batch_size, **options):
     """The loss on clean held-out pairs after training on the others as `degraded`; both are (pixels, ids) of all pairs."""
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the split is the same on every device
     order = torch.randperm(len(clean[1]), generator=generator)
-    test, train = order.tensor_split([int(HELD_OUT * len(order))])
+    test, train = order.tensor_split([max(FEWEST, int(HELD_OUT * len(order)))])
     with torch.enable_grad():
         copy = fine_tune(clip, *degraded, clean[1], train, batch_size=batch_size, generator=generator, **options)
     return held_out_loss(copy, *clean, test, batch_size)
@@ -90,12 +93,12 @@ def roar(clip, attributions, seeds=5, epochs=2, lr=0.05, batch_size=40, progress
     batch_size: the pairs told apart in a step of training; it bounds the memory, and the result depends on it.
     epochs, lr: the testbed's; for another model take those that leave the loss of clean training about where it was.
     chance: not known, NaN; the random control stands for it.
-    ValueError for a bad option, or for so few pairs that fewer than two are held out.
+    Two pairs at least are held out, two at least trained on: ValueError for fewer than four, or for a bad option.
     """
     check_positive(seeds=seeds, epochs=epochs, lr=lr, batch_size=batch_size)
     count = len(attributions[0])
-    if int(HELD_OUT * count) < 2 or batch_size < 2:
-        raise ValueError(f"{count} pairs in batches of {batch_size}: give 10 pairs at least, two a batch; one alone has no loss")
+    if count < 2 * FEWEST or batch_size < 2:
+        raise ValueError(f"{count} pairs in batches of {batch_size}: give 4 pairs at least, two a batch; one alone has no loss")
     text = clip.tokens(attributions[0].captions)
     pixels = torch.cat([clip.pixels([image]) for image in attributions[0].images]).float()
     clean, options = (pixels, text.ids), dict(epochs=epochs, lr=lr, batch_size=batch_size)
