@@ -99,7 +99,7 @@ def plot_methods(attributions, rows, boxes=None):
 def as_seen(clip, pixels):
     """The model's normalised pixels as a picture, what they lost as the channel mean.  (3, H, W) -> (H, W, 3) in [0, 1]"""
     mean, std = (torch.tensor(values, device=pixels.device) for values in (clip.processor.image_mean, clip.processor.image_std))
-    return (rearrange(pixels.float(), "c h w -> h w c") * std + mean).clamp(0, 1).cpu()
+    return (rearrange(pixels.float(), "c h w -> h w c") * std + mean).clamp(0, 1).cpu().numpy()
 
 
 def draw_degradation(axes, clip, attribution, i, inputs):
