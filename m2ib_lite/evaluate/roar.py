@@ -102,9 +102,8 @@ def roar(clip, attributions, seeds=5, epochs=2, lr=0.05, batch_size=40, progress
     text = clip.tokens(attributions[0].captions)
     pixels = torch.cat([clip.pixels([image]) for image in attributions[0].images]).float()
     clean, options = (pixels, text.ids), dict(epochs=epochs, lr=lr, batch_size=batch_size)
-    with tqdm(
-        total=seeds * (1 + 2 * len(attributions)), unit="training", desc="ROAR+", delay=BAR_DELAY, disable=not progress
-    ) as bar:
+    bar_options = dict(unit="training", desc="ROAR+", delay=BAR_DELAY, disable=not progress)
+    with tqdm(total=seeds * (1 + 2 * len(attributions)), **bar_options) as bar:
 
         def losses(degraded):
             for seed in range(seeds):
