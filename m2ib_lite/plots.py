@@ -1,6 +1,8 @@
 """Attributions as pictures: an Attribution in, matplotlib Axes out.  Nothing here calls show()."""
 
 import matplotlib.pyplot as plt
+import torch
+from einops import rearrange
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
@@ -8,6 +10,7 @@ from matplotlib.patches import Rectangle
 
 IMAGE_COLOURS, TEXT_COLOURS = "inferno", "Oranges"
 LINE = 26  # letters in a line of words
+SMALL = 8  # points, for words in a narrow column
 
 
 def draw_image(ax, image, boxes=(), **options):
@@ -92,6 +95,29 @@ def plot_methods(attributions, rows, boxes=None, figure=None):
     for ax, title in zip(axes[0], ["image", *(attribution.method for attribution in attributions)], strict=True):
         ax.set_title(title, fontsize=11)
     return figure
+
+
+def as_seen(clip, pixels):
+    """The model's normalised pixels as a picture, what they lost as the channel mean.  (3, H, W) -> (H, W, 3) in [0, 1]"""
+    mean, std = (torch.tensor(values, device=pixels.device) for values in (clip.processor.image_mean, clip.processor.image_std))
+    return (rearrange(pixels.float(), "c h w -> h w c") * std + mean).clamp(0, 1).cpu().numpy()
+
+
+def draw_degradation(axes, clip, attribution, i, inputs):
+    """Pair i as its map degrades it: a column for the pair, one for its map, one for each of the degraded inputs.
+
+    axes: (2, 2 + the number of inputs), pictures above words.  inputs: (pixels (B, 3, H, W), ids (B, T)) of all the pairs each;
+    a word that became the blank is shown as <B>.
+    """
+    words, heat, scores = attribution.tokens[i], attribution.heat(i), attribution.text_maps[i]
+    draw_image(axes[0, 0], attribution.images[i])
+    draw_words(axes[1, 0], words, 0 * scores, Normalize(0, 1), SMALL)
+    draw_heat(axes[0, 1], attribution.images[i], heat, Normalize(heat.min(), heat.max()))
+    draw_words(axes[1, 1], words, scores, Normalize(float(scores.min()), float(scores.max())), SMALL)
+    for above, below, (pixels, ids) in zip(*axes[:, 2:], inputs, strict=True):
+        draw_image(above, as_seen(clip, pixels[i]))
+        shown = ["<B>" if token == clip.blank else word for word, token in zip(words, ids[i, 1:], strict=False)]
+        draw_words(below, shown, 0 * scores, Normalize(0, 1), SMALL)
 
 
 def plot_pair(attribution, i=0, boxes=()):

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import Normalize, to_rgba
+from matplotlib.offsetbox import TextArea
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from m2ib_lite import explain
 from m2ib_lite.data import Box
 from m2ib_lite.explain import Attribution
-from m2ib_lite.plots import TEXT_COLOURS, draw_image, draw_words, plot_methods, plot_pairs
+from m2ib_lite.plots import TEXT_COLOURS, as_seen, draw_degradation, draw_image, draw_words, plot_methods, plot_pairs
 
 mpl.use("Agg")
 
@@ -96,3 +98,18 @@ def test_plot_is_one_row_and_never_shows(attribution, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("a plot called show()"))
     assert len(attribution.plot(1).axes) == 3 + 2
     assert len(plot_pairs(attribution, [1]).axes) == 3 + 2
+
+
+def test_a_degraded_pair_is_shown_with_its_blanks_and_in_its_own_colours(clip, pairs):
+    a = explain(clip, [pairs[0].image], [pairs[0].caption], steps=1, samples=1, progress=False)
+    pixels, ids = clip.pixels(a.images), clip.tokens(a.captions).ids
+    np.testing.assert_allclose(as_seen(clip, pixels[0]), np.asarray(pairs[0].image) / 255, atol=1e-3)
+    np.testing.assert_allclose(as_seen(clip, 0 * pixels[0])[5, 7], clip.processor.image_mean, atol=1e-6)
+    blanked = ids.clone()
+    blanked[0, 2] = clip.blank
+    figure, axes = plt.subplots(2, 4)
+    draw_degradation(axes, clip, a, 0, [(pixels, ids), (0 * pixels, blanked)])
+    columns = [[area.get_text() for area in ax.findobj(TextArea)] for ax in axes[1]]
+    assert columns[0] == columns[1] == columns[2] == a.tokens[0]
+    assert columns[3] == [a.tokens[0][0], "<B>", *a.tokens[0][2:]]
+    plt.close(figure)

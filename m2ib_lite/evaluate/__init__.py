@@ -2,8 +2,23 @@
 
 from .attributions import METHODS, attribute
 from .cost import cost
+from .degrade import confidence
 from .follow import follow
 from .localise import localisation, occurrences
+from .roar import roar
 from .sanity import agreement, cascade, randomised, stages
 
-__all__ = ["METHODS", "agreement", "attribute", "cascade", "cost", "follow", "localisation", "occurrences", "randomised", "stages"]
+__all__ = [
+    "METHODS",
+    "agreement",
+    "attribute",
+    "cascade",
+    "confidence",
+    "cost",
+    "follow",
+    "localisation",
+    "occurrences",
+    "randomised",
+    "roar",
+    "stages",
+]
