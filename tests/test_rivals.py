@@ -14,6 +14,7 @@ from m2ib_lite import load_model
 from m2ib_lite.rivals import RIVALS, Side, enlarge, sides
 
 QUICK = dict(kernelshap=dict(samples=2), rise=dict(image_masks=70, text_masks=20), nib=dict(steps=3))
+ROUNDING = 5e-3  # of a cosine in bfloat16, in which masked inputs are run
 SEEDED = ("kernelshap", "rise", "random")
 every_rival = pytest.mark.parametrize("name", RIVALS)
 
@@ -143,16 +144,16 @@ def test_what_is_kept_is_what_the_model_sees(clip, two):
     for one in (*image, *text):
         n = int(one.content.sum())
         whole = (one.tower.encode(one.inputs) * one.target).sum(dim=1)
-        torch.testing.assert_close(one.keep(torch.ones(2, n)), whole.repeat(2), rtol=0, atol=1e-6)
+        torch.testing.assert_close(one.keep(torch.ones(2, n)), whole.repeat(2), rtol=0, atol=ROUNDING)
     kept = torch.zeros(1, 49)
     kept[0, 8] = 1  # patch (1, 1)
     masked = torch.zeros_like(image[0].inputs)
     masked[..., 16:32, 16:32] = image[0].inputs[..., 16:32, 16:32]
     expected = (clip.image.encode(masked) * image[0].target).sum(dim=1)
-    torch.testing.assert_close(image[0].keep(kept), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(image[0].keep(kept), expected, rtol=0, atol=ROUNDING)
     ids = torch.where(text[1].content & (text[1].inputs != text[1].inputs[0, 1]), clip.blank, text[1].inputs)
     expected = (clip.text.encode(ids) * text[1].target).sum(dim=1)
-    torch.testing.assert_close(text[1].keep(torch.tensor([[1.0, 0.0]])), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(text[1].keep(torch.tensor([[1.0, 0.0]])), expected, rtol=0, atol=ROUNDING)
 
 
 def test_words_that_become_end_tokens_do_not_move_where_the_embedding_is_read(clip, two, monkeypatch):
@@ -164,7 +165,7 @@ def test_words_that_become_end_tokens_do_not_move_where_the_embedding_is_read(cl
     for block in clip.text.blocks:
         hidden = block(hidden, None, is_causal=True)
     embedding = F.normalize(clip.text.project(clip.text.model.final_layer_norm(hidden[:, 3])), dim=-1)
-    torch.testing.assert_close(one.keep(torch.zeros(1, 2)), (embedding * one.target).sum(dim=1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(one.keep(torch.zeros(1, 2)), (embedding * one.target).sum(dim=1), rtol=0, atol=ROUNDING)
 
 
 def test_kernelshap_is_efficient_in_both_towers(two):
