@@ -161,3 +161,10 @@ def test_the_cascade_tells_a_method_that_reads_the_weights_from_one_that_does_no
         assert table.query("method == 'random'")["value"].min() == pytest.approx(1)
         assert (table.query("method != 'random' and stage == 'random'").groupby("method")["value"].mean() < 0.9).all()
     assert not changed(small, before)
+
+
+def test_a_cascade_of_some_stages_is_a_part_of_the_whole(clip, pairs):
+    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
+    own = [METHODS["gradcam"](clip, images, captions, progress=False)]
+    whole, ends = (cascade(clip, pairs, own, "text", only=only) for only in (None, ("projection", "random")))
+    assert ends.equals(whole[whole["stage"].isin(("projection", "random"))].reset_index(drop=True))

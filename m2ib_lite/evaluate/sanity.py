@@ -84,14 +84,15 @@ def agreement(one, other, pairs):
     return tidy(rows, one.method)
 
 
-def cascade(clip, pairs, originals, modality, seed=0, options=None):
+def cascade(clip, pairs, originals, modality, seed=0, options=None, only=None):
     """How alike the maps of the model are to those of the model with more and more of one tower randomised, stage by stage.
 
     originals: the Attribution of each method of the model as it is; options: {method: its options}, those the originals were made
-    with.  modality: "image" or "text", the tower that is randomised and whose maps are compared.  -> tidy rows with their stage
+    with.  modality: "image" or "text", the tower that is randomised and whose maps are compared.  only: some of the stages.
+    -> tidy rows with their stage
     """
     images, captions, tables = [pair.image for pair in pairs], [pair.caption for pair in pairs], []
-    names = stages(clip.image if modality == "image" else clip.text)
+    names = only or stages(clip.image if modality == "image" else clip.text)
     for stage in tqdm(names, desc=f"{modality} tower", unit="stage", delay=BAR_DELAY):
         with randomised(clip, stage, modality, seed):
             for one in originals:
