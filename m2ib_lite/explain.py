@@ -17,6 +17,7 @@ from . import bottleneck
 from .data import open_image
 from .hooks import capture, frozen
 
+MODALITIES = ("image", "text")  # in the order of Clip.towers
 COUNTS = ("steps", "samples", "batch_size")
 BAR_DELAY = 2  # seconds before the progress bar shows
 
@@ -96,7 +97,7 @@ def check_positive(**numbers):
 
 def check_modality(modality):
     """ValueError for another word than these three."""
-    if modality not in ("both", "image", "text"):
+    if modality not in ("both", *MODALITIES):
         raise ValueError(f"modality is {modality!r}: give 'both', 'image' or 'text'")
 
 

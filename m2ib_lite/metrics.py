@@ -160,14 +160,12 @@ def bootstrap_interval(values, level=0.95, seed=0):
     return float(values.mean()), float(interval.low), float(interval.high)
 
 
-def paired_test(ours, theirs, level=0.95):
-    """(mean difference, low, high, p): the t interval and two-sided t test of ours - theirs, one value a pair each."""
-    differences = np.asarray(ours, float) - np.asarray(theirs, float)
+def paired_interval(differences, level=0.95):
+    """(mean, low, high) of paired differences: the paired t test at 1 - level finds one where the interval does not hold 0."""
     if len(differences) < 2:
         raise ValueError(f"{len(differences)} pairs: a paired test needs two at least")
-    mean = float(differences.mean())
+    mean = float(np.mean(differences))
     if not np.ptp(differences):  # no spread, so nothing to estimate an error from
-        return mean, mean, mean, float(mean == 0)
-    test = stats.ttest_1samp(differences, 0)
-    interval = test.confidence_interval(level)
-    return mean, float(interval.low), float(interval.high), float(test.pvalue)
+        return mean, mean, mean
+    interval = stats.ttest_1samp(differences, 0).confidence_interval(level)
+    return mean, float(interval.low), float(interval.high)

@@ -195,9 +195,10 @@ def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
 
 def test_a_relative_model_folder_reaches_the_notebook(tmp_path, monkeypatch):
     (tmp_path / "my model").mkdir()
-    write(tmp_path, "00_x", 'MODEL = "testbed"\nOUT = ""', "from pathlib import Path\nassert Path(MODEL).is_dir(), MODEL")
+    code = "from pathlib import Path\nassert Path(MODEL).is_dir() and Path(MEDICAL_MODEL).is_dir()"
+    write(tmp_path, "00_x", 'MODEL = "testbed"\nMEDICAL_MODEL = "radiographs"\nOUT = ""', code)
     monkeypatch.chdir(tmp_path)
-    run_notebook(tmp_path / "00_x.ipynb", dict(MODEL="my model"), tmp_path / "out")
+    run_notebook(tmp_path / "00_x.ipynb", dict(MODEL="my model", MEDICAL_MODEL="my model"), tmp_path / "out")
 
 
 def test_a_notebook_without_parameters_is_an_error(tmp_path):

@@ -8,9 +8,10 @@ from functools import partial
 import pandas as pd
 import torch
 
+from ..explain import MODALITIES
 from ..hooks import replace
 
-MODALITIES, DIRECTIONS = ("image", "text"), ("forward", "backward")
+DIRECTIONS = ("forward", "backward")
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def judged(side, scores, kept, removed, hidden):
     return {"drop": metrics.drop(before, after), "increase": metrics.increase(before, after), **areas}
 
 
-def confidence(clip, attribution, pairs, batch_size=32, method=None):
+def confidence(clip, attribution, pairs, batch_size=32):
     """What the maps of `pairs` are worth to the model: a tidy table of pair, modality, metric, value, chance, method.
 
     drop, increase: only the important is kept; pixels times the map of `unit_maps`, words from the median up.  In percent.
@@ -122,4 +122,4 @@ def confidence(clip, attribution, pairs, batch_size=32, method=None):
             for modality, found in (("image", of_image), ("text", of_text)):
                 for name, values in found.items():
                     rows += [(pair.id, modality, name, float(v), math.nan) for pair, v in zip(pairs[chunk], values, strict=True)]
-    return tidy(rows, method or attribution.method)
+    return tidy(rows, attribution.method)

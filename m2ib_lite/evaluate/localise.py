@@ -49,12 +49,11 @@ def relevance(pair, tokens):
     return [word in pair.words() for word in whole_words(pair.caption, tokens)]
 
 
-def localisation(attribution, pairs, truth="boxes", method=None):
+def localisation(attribution, pairs, truth="boxes"):
     """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
 
     Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks".  A pair that cannot have a score (no
-    unnamed object, no word in the picture, no map of that modality) has no row for it.  method: the name in the table, the
-    attribution's own by default.
+    unnamed object, no word in the picture, no map of that modality) has no row for it.
     """
     attribution, rows = unit_maps(attribution), []
     for i, pair in enumerate(pairs):
@@ -66,7 +65,7 @@ def localisation(attribution, pairs, truth="boxes", method=None):
             if any(relevant):
                 precision = metrics.average_precision(attribution.text_maps[i].cpu(), relevant)
                 rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
-    return tidy(rows, method or attribution.method)
+    return tidy(rows, attribution.method)
 
 
 def image_scores(heat, pair, masks):

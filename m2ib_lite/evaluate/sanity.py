@@ -8,11 +8,9 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import metrics
-from ..explain import BAR_DELAY, check_modality
+from ..explain import BAR_DELAY, MODALITIES, check_modality
 from .attributions import METHODS
 from .localise import tidy
-
-MODALITIES = ("image", "text")
 
 
 def stages(tower):

@@ -13,11 +13,6 @@ FEWEST = 10  # pairs, below which no claim is judged
 OURS, AGAINST = "M2IB", ": M2IB against "
 
 
-def paired_interval(differences):
-    """(mean, low, high) of paired differences by the t test's interval; not finite below two pairs."""
-    return metrics.paired_test(differences, 0 * differences)[:3]
-
-
 def save_figure(figure, out, name):
     """Write a figure as out/name.png and out/name.pdf.  -> the figure, to be shown"""
     Path(out).mkdir(parents=True, exist_ok=True)
@@ -27,17 +22,17 @@ def save_figure(figure, out, name):
 
 
 def claims(rows):
-    """One row a claim: held, not held, or against how many rivals it held, to whom M2IB loses and where nothing is settled.
+    """One row a claim: held, not held, or how often it held; against rivals also to whom M2IB loses and where nothing is settled.
 
     rows: those of a Report.  M2IB loses where the whole interval lies below, nothing is settled where it lies across.
     """
     table = pd.DataFrame([row for row in rows if row["held"]], columns=["claim", "number", "mean", "low", "high", "pairs", "held"])
     summary = []
     for claim, group in table.groupby("claim", sort=False):
-        rivals = group["number"].str.split(AGAINST).str[-1]
+        rivals, how = group["number"].str.split(AGAINST).str[-1], "against" if AGAINST in group["number"].iloc[0] else "in"
         held, lost = group["held"] == "held", (group["held"] == "not held") & (group["high"] < 0)
         single, first = len(group) == 1, group.iloc[0]
-        row = dict(claim=claim, result=first["held"] if single else f"held against {held.sum()} of {len(group)}")
+        row = dict(claim=claim, result=first["held"] if single else f"held {how} {held.sum()} of {len(group)}")
         row["interval"] = f"{first['mean']:.3f} ({first['low']:.3f} to {first['high']:.3f})" if single else ""
         row["loses to"] = "" if single else ", ".join(rivals[lost])
         row["not settled"] = "" if single else ", ".join(rivals[~held & ~lost])
@@ -83,7 +78,7 @@ class Report:
             self.measure(f"{name}: {method}", wide[method], tolerance=tolerance)
         for rival in wide.columns.drop(OURS):
             better = (wide[rival] - wide[OURS]) if lower else (wide[OURS] - wide[rival])
-            self.measure(f"{name}{AGAINST}{rival}", better, claim, above=0, interval=paired_interval, **options)
+            self.measure(f"{name}{AGAINST}{rival}", better, claim, above=0, interval=metrics.paired_interval, **options)
 
     def check(self):
         """Write the numbers beside the figures.  -> DataFrame.  AssertionError where a number left its tolerance."""

@@ -81,8 +81,9 @@ def run_notebook(path, parameters, out, bar=None):
     papermill_engines.register("one_bar", OneBarEngine)
     options = dict(engine_name="one_bar", bar=bar if bar is not None else tqdm(disable=True))
     chosen["OUT"] = str(Path(out).resolve())
-    if "MODEL" in chosen and Path(chosen["MODEL"]).is_dir():  # the kernel runs in another folder
-        chosen["MODEL"] = str(Path(chosen["MODEL"]).resolve())
+    for name in {"MODEL", "MEDICAL_MODEL"} & set(chosen):
+        if Path(chosen[name]).is_dir():  # the kernel runs in another folder
+            chosen[name] = str(Path(chosen[name]).resolve())
     papermill.execute_notebook(path, executed, chosen, cwd=path.parent, progress_bar=False, kernel_name="python3", **options)
 
 
