@@ -1,11 +1,12 @@
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
 
 from m2ib_lite import explain, load_model
 from m2ib_lite.bottleneck import START, capacity, pair_loss
-from m2ib_lite.evaluate import METHODS, attribute, follow, localisation, occurrences
+from m2ib_lite.evaluate import METHODS, attribute, attribute_all, follow, localisation, occurrences
 from m2ib_lite.evaluate.follow import problem
 from m2ib_lite.evaluate.localise import relevance, unit_maps, whole_words
 from m2ib_lite.explain import noise_source
@@ -123,3 +124,14 @@ def test_maps_of_one_modality_have_the_scores_of_that_modality(clip, pairs):
     for modality in ("image", "text"):
         table = localisation(ask(clip, pairs, modality=modality, **options), pairs)
         assert table.equals(localisation(whole, pairs).query("modality == @modality").reset_index(drop=True))
+
+
+def test_all_methods_get_the_steps_and_the_seed_that_they_know(clip, pairs, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        import_module("m2ib_lite.evaluate.attributions"), "attribute", lambda name, *_, **o: asked.update({name: o})
+    )
+    assert list(attribute_all(clip, pairs, tmp_path, steps=3, seed=7)) == list(METHODS)
+    assert asked["M2IB"] == dict(steps=3, seed=7)
+    assert asked["rise"] == asked["kernelshap"] == asked["random"] == dict(seed=7)
+    assert {name for name, options in asked.items() if not options} == {"saliency", "gradcam", "chefer", "nib", "gradeclip"}

@@ -1,6 +1,6 @@
 """What maps are worth: attributions and their pairs in, tidy tables of pair, modality, metric, value, chance, method out."""
 
-from .attributions import METHODS, attribute
+from .attributions import METHODS, attribute, attribute_all
 from .cost import cost
 from .degrade import confidence
 from .follow import follow
@@ -12,6 +12,7 @@ __all__ = [
     "METHODS",
     "agreement",
     "attribute",
+    "attribute_all",
     "cascade",
     "confidence",
     "cost",

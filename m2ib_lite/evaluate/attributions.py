@@ -10,6 +10,7 @@ from ..explain import Attribution, explain
 from ..rivals import RIVALS
 
 METHODS = {"M2IB": explain, **RIVALS}
+SEEDED = ("M2IB", "kernelshap", "rise", "random")
 
 
 @cache
@@ -53,6 +54,16 @@ def attribute(method, clip, pairs, folder, **options):
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     views, unit = [clip.view(image.size) for image in images], "nats" if method == "M2IB" else "cosine"
     return Attribution(torch.stack(image_maps), list(text_maps), list(tokens), images, captions, views, method, unit)
+
+
+def attribute_all(clip, pairs, folder, steps, seed):
+    """The maps of every method for pairs, as `attribute` keeps them.  steps: M2IB's; seed: of those that draw numbers.
+
+    -> {name: Attribution}, in the order of METHODS
+    """
+    options = {name: dict(seed=seed) if name in SEEDED else {} for name in METHODS}
+    options["M2IB"]["steps"] = steps
+    return {name: attribute(name, clip, pairs, folder, **options[name]) for name in METHODS}
 
 
 def keep(content, store):
