@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -123,14 +123,19 @@ def noise_source(seed, inputs, samples, lengths, width):
     return draw
 
 
-def information(tower, inputs, hidden, target, valid, layer, beta, sigma2, steps, samples, lr, seed):
-    """What each position of one tower had to keep, summed over its width, in nats.  (B, T, D) -> (B, T)"""
-    targets = repeat(target, "b e -> s b e", s=samples)
+def cosine_to(target, tower, layer, inputs):
+    """Z (S, B, T, D) -> (S, B): the cosine of target (B, E) and what the rest of the tower makes of Z."""
 
     def similarity(z):
         embedding = tower.rest(rearrange(z, "s b t d -> (s b) t d"), layer, inputs)
-        return (rearrange(embedding, "(s b) e -> s b e", s=samples).float() * targets.float()).sum(dim=-1)
+        return (rearrange(embedding, "(s b) e -> s b e", s=len(z)).float() * target.float()).sum(dim=-1)
 
+    return similarity
+
+
+def information(tower, inputs, hidden, target, valid, layer, beta, sigma2, steps, samples, lr, seed):
+    """What each position of one tower had to keep, summed over its width, in nats.  (B, T, D) -> (B, T)"""
+    similarity = cosine_to(target, tower, layer, inputs)
     draw = noise_source(seed, inputs, samples, valid.sum(dim=1).tolist(), hidden.shape[-1])
     alpha = bottleneck.optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr)
     scores = bottleneck.capacity(hidden, alpha, sigma2).sum(dim=-1)

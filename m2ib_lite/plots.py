@@ -62,6 +62,8 @@ def plot_pairs(attribution, rows=None, boxes=None):
     rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn.
     One colour means the same share of the own maximum in every map, which is written below it.
     """
+    if attribution.image_maps is None or attribution.text_maps is None:
+        raise ValueError("the attribution holds the maps of one modality alone: ask for modality='both' to draw pairs")
     rows = range(len(attribution)) if rows is None else list(rows)
     size = dict(figsize=(8.6, 2.5 * len(rows) + 0.8), width_ratios=[1, 1, 1.35])
     figure, axes = plt.subplots(len(rows), 3, squeeze=False, layout="constrained", **size)

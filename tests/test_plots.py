@@ -113,3 +113,8 @@ def test_a_degraded_pair_is_shown_with_its_blanks_and_in_its_own_colours(clip, p
     assert columns[0] == columns[1] == columns[2] == a.tokens[0]
     assert columns[3] == [a.tokens[0][0], "<B>", *a.tokens[0][2:]]
     plt.close(figure)
+
+
+def test_pairs_of_one_modality_are_not_drawn(attribution):
+    with pytest.raises(ValueError, match="modality='both'"):
+        plot_pairs(replace(attribution, text_maps=None))

@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 
 from ..bottleneck import START, capacity, descend, terms
-from ..explain import Attribution, noise_source
+from ..explain import Attribution, cosine_to, noise_source
 from ..hooks import frozen
 from ..rivals import sides
 
@@ -16,11 +16,7 @@ def problem(side, layer):
     """What `explain` optimises in one tower: R (B, T, D), the cosine (S, B, T, D) -> (S, B), the valid positions (B, T)."""
     hidden, places = side.enter(layer + 1), torch.arange(side.content.shape[1], device=side.content.device)
     valid = torch.ones_like(side.content) if side.is_image else places <= side.pooled[:, None]
-
-    def similarity(z):
-        return rearrange(side.score(rearrange(z, "s b t d -> (s b) t d"), layer), "(s b) -> s b", s=len(z))
-
-    return hidden, similarity, valid
+    return hidden, cosine_to(side.target, side.tower, layer, side.inputs), valid
 
 
 def walk(side, steps, layer, beta, sigma2, samples, lr, seed):
