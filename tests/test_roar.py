@@ -117,6 +117,20 @@ def test_captions_with_blanks_are_read_at_their_end(clip, few):
         torch.testing.assert_close(embed_pairs(clip, pixels, ids, text.ids)[1][:1], expected, rtol=0, atol=1e-6)
 
 
+def test_training_is_told_where_the_whole_captions_end(clip, few, monkeypatch):
+    module, seen = import_module("m2ib_lite.evaluate.roar"), []
+
+    def watched(clip, pixels, ids, whole):
+        seen.append((ids, whole))
+        return embed_pairs(clip, pixels, ids, whole)
+
+    monkeypatch.setattr(module, "embed_pairs", watched)
+    roar(clip, [few], **QUICK)
+    own = {tuple(row) for row in clip.tokens(few.captions).ids.tolist()}
+    assert all(tuple(row) in own for _, whole in seen for row in whole.tolist())
+    assert any(not torch.equal(ids, whole) for ids, whole in seen)
+
+
 def test_losing_what_the_caption_names_hurts_more_than_losing_anything(clip, many, control):
     table = roar(clip, [oracle(control, many), control], seeds=3, progress=False)
     means = table.pivot_table("value", "modality", "method")
