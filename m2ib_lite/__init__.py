@@ -5,9 +5,13 @@ attribution = explain(load_model("testbed"), images, captions)
 """
 
 from .explain import Attribution, explain
+from .exports import save
 from .models import load_model
 from .plots import plot_pair
+from .segments import find_segments
 
-Attribution.plot = plot_pair  # here, because an import only points down and plots stands above explain
+Attribution.plot = plot_pair  # here, because an import only points down and these stand above explain
+Attribution.save = save
+Attribution.segments = find_segments
 
 __all__ = ["Attribution", "explain", "load_model"]

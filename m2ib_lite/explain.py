@@ -51,9 +51,14 @@ class Attribution:
         patches = np.pad(self.image_maps[i].cpu().numpy(), 1, mode="edge")  # so that the outer half patches have a neighbour
         to_patches = (sx, 0, 1 - left * sx, 0, sy, 1 - top * sy)  # from the image's pixels
         heat = Image.fromarray(patches).transform(image.size, Image.Transform.AFFINE, to_patches, Image.Resampling.BILINEAR)
+        return np.where(self.seen(i), np.asarray(heat), 0)
+
+    def seen(self, i):
+        """The pixels of image i that the model saw.  (H, W) bool"""
+        image, (left, top, right, bottom) = self.images[i], self.views[i]
         seen = np.zeros((image.height, image.width), bool)
         seen[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
-        return np.where(seen, np.asarray(heat), 0)
+        return seen
 
 
 def pair_up(images, captions):

@@ -46,9 +46,15 @@ def pointing_game(heat, mask):
 
 
 def iou(found, mask):
-    """Intersection over union of two masks, 0 where both are empty."""
+    """Intersection over union of two masks; two empty ones agree, which is 1."""
     union = np.sum(found | mask)
-    return float(np.sum(found & mask) / union) if union else 0.0
+    return float(np.sum(found & mask) / union) if union else 1.0
+
+
+def dice(found, mask):
+    """Dice's coefficient of two masks, twice the intersection over the sum of the areas; two empty ones agree, which is 1."""
+    overlap = iou(found, mask)
+    return 2 * overlap / (1 + overlap)
 
 
 def iou_at(heat, mask, share=0.3):

@@ -7,8 +7,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 IMAGE_COLOURS, TEXT_COLOURS = "inferno", "Oranges"
+OPACITY = 0.6  # of a heat over its image
 LINE = 26  # letters in a line of words
 SMALL = 8  # points, for words in a narrow column
 
@@ -25,7 +27,13 @@ def draw_image(ax, image, boxes=(), **options):
 def draw_heat(ax, image, heat, scale, boxes=()):
     """A heat (H, W) laid over its image in grey; `scale` is a Normalize from what is dark to what is bright."""
     draw_image(ax, image.convert("L"), cmap="gray", vmin=0, vmax=255)
-    draw_image(ax, heat, boxes, cmap=IMAGE_COLOURS, norm=scale, alpha=0.6)
+    draw_image(ax, heat, boxes, cmap=IMAGE_COLOURS, norm=scale, alpha=OPACITY)
+
+
+def overlay(image, heat, scale):
+    """What draw_heat shows, as a picture of the image's own size.  -> RGB PIL image"""
+    colours = Image.fromarray(plt.get_cmap(IMAGE_COLOURS)(scale(heat), bytes=True)[..., :3].copy())
+    return Image.blend(image.convert("L").convert("RGB"), colours, OPACITY)
 
 
 def _lines(words):

@@ -87,7 +87,16 @@ def test_iou_by_hand():
     assert metrics.iou_at(heat, mask, 0.35) == 1
     assert metrics.iou_best(heat, mask) == 1
     assert metrics.iou_best(-heat + 1, mask) == pytest.approx(2 / 6)  # upside down nothing beats taking all
-    assert metrics.iou(np.zeros((2, 2), bool), np.zeros((2, 2), bool)) == 0
+
+
+def test_dice_and_iou_by_hand():
+    found, mask = np.array([[True, True, True, False]]), np.array([[False, True, True, True]])
+    assert metrics.iou(found, mask) == pytest.approx(2 / 4)
+    assert metrics.dice(found, mask) == pytest.approx(2 * 2 / (3 + 3))
+    assert metrics.dice(found, found) == 1
+    empty = np.zeros_like(mask)
+    assert metrics.dice(found, empty) == metrics.iou(found, empty) == 0
+    assert metrics.dice(empty, empty) == metrics.iou(empty, empty) == 1
 
 
 def test_iou_best_takes_ties_together_and_is_the_best_of_all_thresholds():

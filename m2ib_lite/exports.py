@@ -1,0 +1,146 @@
+"""Attributions and segments as files that other programs read: numbers as npz and csv, pictures as PNG.
+
+A folder's index (maps.npz, segments.csv) comes last, and goes first where files are replaced: where it stands, all of its files do.
+Files of other names in the folder stay.
+"""
+
+import re
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .metrics import dice, iou
+from .plots import overlay
+from .segments import check_finite
+
+SAFE_ID = re.compile(r"[\w-]+(\.[\w-]+)*")
+WHITE = 65535  # of 16 bits
+PIXELS = ("x", "y", "w", "h", "point_x", "point_y")  # the columns of a box and a point
+
+
+def file_names(ids, count):
+    """A name for the files of each pair: its id, or its number where `ids` is None.  ValueError for ids that cannot be names."""
+    if ids is None:
+        return [f"{i:04d}" for i in range(count)]
+    names = [ids] if isinstance(ids, str) else [str(name) for name in ids]
+    if len(names) != count:
+        raise ValueError(f"{len(names)} ids for {count} pairs: give one each")
+    for name in names:
+        if not SAFE_ID.fullmatch(name):
+            raise ValueError(f"id {name!r} is no safe file name: use letters, digits, '-', '_' and single dots between them")
+    for name, times in Counter(map(str.casefold, names)).items():  # some file systems take A for a
+        if times > 1:
+            raise ValueError(f"id {name!r} stands for {times} pairs, upper and lower case being the same: give each its own")
+    return names
+
+
+@contextmanager
+def written_whole(folder, index):
+    """A temporary folder; its files move to `folder` once all are written, `index` last, or none where writing fails."""
+    folder = Path(folder)
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder.parent} to make {folder.name} in: make it first")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: give the name of a folder")
+    folder.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".part-") as part:  # inside, so that a move never crosses file systems
+        yield Path(part)
+        files = [file.relative_to(part) for file in Path(part).rglob("*") if file.is_file()]
+        for file in files:
+            (folder / file).parent.mkdir(exist_ok=True)
+        (folder / index).unlink(missing_ok=True)
+        for file in sorted(files, key=lambda file: file == Path(index)):
+            (part / file).replace(folder / file)
+
+
+def as_arrays(attribution):
+    """What an Attribution holds besides its images, as arrays of numbers and of text; see `save`."""
+    counts = [len(words) for words in attribution.tokens]
+    tokens = [words + [""] * (max(counts) - len(words)) for words in attribution.tokens]
+    arrays = dict(captions=attribution.captions, tokens=tokens, n_tokens=counts, views=attribution.views)
+    arrays |= dict(sizes=[image.size for image in attribution.images], method=attribution.method, unit=attribution.unit)
+    if attribution.image_maps is not None:
+        arrays["image_maps"] = attribution.image_maps.cpu().numpy()
+    if attribution.text_maps is not None:
+        arrays["text_maps"] = np.full((len(counts), max(counts)), np.nan, np.float32)
+        for row, scores in zip(arrays["text_maps"], attribution.text_maps, strict=True):
+            row[: len(scores)] = scores.cpu().numpy()
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def save_heat(heat, path, unit):
+    """A heat (H, W) as a 16-bit gray PNG: low + pixel / 65535 * (high - low) gives it back.  -> (low, high)
+
+    They are the heat's lowest and highest value, or 0 where that lies beyond; the PNG's text holds them and the unit too.
+    """
+    low, high = float(heat.min(initial=0)), float(heat.max(initial=0))
+    text = PngInfo()
+    for name, value in dict(low=low, high=high, unit=unit).items():
+        text.add_text(name, str(value))
+    shares = (heat - low) / (high - low) if high > low else 0 * heat
+    Image.fromarray(np.rint(WHITE * shares).astype(np.uint16)).save(path, pnginfo=text)
+    return low, high
+
+
+def save(attribution, folder, ids=None):
+    """The maps of B pairs as files in `folder`, which is made where there is none: all of them or, where something fails, none.
+
+    maps.npz, for np.load without pickle: image_maps (B, gh, gw) and text_maps (B, T), NaN beyond a caption's n_tokens (B,), where
+        there are any; ids, captions (B,) and tokens (B, T), text; views (B, 4), left, top, right, bottom, and sizes (B, 2), width,
+        height, in pixels of the image; heat_ranges (B, 2), low and high; method; unit, that of maps and heats.
+    heats/ID.png: the heat at the image's own size in 16 bits of gray: low + pixel / 65535 * (high - low).
+    overlays/ID.png: the heat over the image in grey, from 0 to its highest value, as `plot` draws it.
+    ids: a safe file name for each pair; None numbers them.
+    ValueError for bad ids or maps that are not finite; FileNotFoundError where the folder's parent is missing, NotADirectoryError
+    where it is a file.
+    """
+    arrays = as_arrays(attribution) | dict(ids=file_names(ids, len(attribution)))
+    check_finite(attribution)
+    with written_whole(folder, "maps.npz") as part:
+        if attribution.image_maps is not None:
+            (part / "heats").mkdir()
+            (part / "overlays").mkdir()
+            arrays["heat_ranges"] = []
+            for i, name in enumerate(arrays["ids"]):
+                heat = attribution.heat(i)
+                low, high = save_heat(heat, part / "heats" / f"{name}.png", attribution.unit)
+                overlay(attribution.images[i], heat, Normalize(0, high)).save(part / "overlays" / f"{name}.png")
+                arrays["heat_ranges"].append((low, high))
+        np.savez_compressed(part / "maps.npz", **arrays)
+
+
+def table(segments, ids=None, truths=None):
+    """Segments in numbers, a row each: id, threshold, box, point, area, and dice and iou where there is a truth.  -> DataFrame
+
+    area: the mask's share of the image.  truths: a mask (H, W) for each segment, foreground is what is not 0; None for one or
+    for all where it is not known.  ValueError for a truth of another size.
+    """
+    rows, count = [], len(segments)
+    truths = [None] * count if truths is None else truths
+    for name, segment, truth in zip(file_names(ids, count), segments, truths, strict=True):
+        box, point = segment.box or (None,) * 4, segment.point or (None,) * 2
+        row = dict(id=name, threshold=segment.threshold, **dict(zip(PIXELS, box + point, strict=True)), area=segment.mask.mean())
+        if truth is not None:
+            truth = np.asarray(truth) != 0
+            if truth.shape != segment.mask.shape:
+                raise ValueError(f"the truth of {name} is {truth.shape}, its image {segment.mask.shape}: bring it to that size")
+            row |= dict(dice=dice(segment.mask, truth), iou=iou(segment.mask, truth))
+        rows.append(row)
+    return pd.DataFrame(rows).astype(dict.fromkeys(PIXELS, "Int64"))
+
+
+def save_segments(segments, folder, ids=None, truths=None):
+    """Segments as files, with the folder, ids and errors of `save`: segments.csv, their `table`, and masks/ID.png, 0 or 255."""
+    numbers = table(segments, ids, truths)
+    with written_whole(folder, "segments.csv") as part:
+        (part / "masks").mkdir()
+        for name, segment in zip(numbers["id"], segments, strict=True):
+            Image.fromarray(np.uint8(255) * segment.mask).save(part / "masks" / f"{name}.png")
+        numbers.to_csv(part / "segments.csv", index=False)

@@ -1,0 +1,209 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import Normalize
+from PIL import Image
+
+from m2ib_lite import Attribution, exports, load_model
+from m2ib_lite.data import radiographs
+from m2ib_lite.exports import save_segments, table
+from m2ib_lite.plots import draw_heat
+
+README = Path(__file__).parents[1] / "README.md"
+SIZES = [(31, 20), (50, 24)]  # width, height
+
+
+@pytest.fixture
+def attribution():
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in SIZES]
+    maps = torch.tensor(rng.gamma(1.0, size=(2, 4, 4)), dtype=torch.float32)
+    texts, tokens = [torch.tensor([1.0, 3.0]), torch.tensor([0.5])], [["an", "owl"], ["猫"]]
+    return Attribution(maps, texts, tokens, images, ["an owl", "猫"], [(0, 0, 31, 20), (13, 0, 37, 24)])
+
+
+def files_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_all_numbers_come_back_without_pickle(attribution, tmp_path):
+    attribution.save(tmp_path / "maps", ["case-1", "case_2.a"])
+    with np.load(tmp_path / "maps" / "maps.npz", allow_pickle=False) as kept:
+        np.testing.assert_array_equal(kept["image_maps"], attribution.image_maps)
+        for i, scores in enumerate(attribution.text_maps):
+            n = kept["n_tokens"][i]
+            np.testing.assert_array_equal(kept["text_maps"][i, :n], scores)
+            assert np.isnan(kept["text_maps"][i, n:]).all()
+            assert kept["tokens"][i, :n].tolist() == attribution.tokens[i]
+        assert kept["captions"].tolist() == attribution.captions
+        assert [tuple(view) for view in kept["views"]] == attribution.views
+        assert [tuple(size) for size in kept["sizes"]] == SIZES
+        assert kept["ids"].tolist() == ["case-1", "case_2.a"]
+        assert (str(kept["method"]), str(kept["unit"])) == ("M2IB", "nats")
+
+
+@pytest.mark.parametrize("offset", [0, -1, -100])
+def test_a_heat_comes_back_from_its_gray_levels(attribution, tmp_path, offset):
+    attribution.image_maps += offset  # as the maps of a rival may be negative, in part or all of them
+    attribution.save(tmp_path)
+    ranges = np.load(tmp_path / "maps.npz")["heat_ranges"]
+    for i, (low, high) in enumerate(ranges):
+        with Image.open(tmp_path / "heats" / f"000{i}.png") as picture:
+            assert picture.size == SIZES[i]
+            assert picture.mode == "I;16"
+            assert {name: picture.text[name] for name in ("low", "high", "unit")} == dict(low=str(low), high=str(high), unit="nats")
+            heat = low + np.asarray(picture) / 65535 * (high - low)
+        np.testing.assert_allclose(heat, attribution.heat(i), atol=0.51 / 65535 * (high - low))
+
+
+def test_an_overlay_is_what_the_plots_draw(attribution, tmp_path):
+    attribution.save(tmp_path)
+    for i, (width, height) in enumerate(SIZES):
+        heat = attribution.heat(i)
+        figure = plt.figure(figsize=(width / 10, height / 10), dpi=10)
+        draw_heat(figure.add_axes((0, 0, 1, 1)), attribution.images[i], heat, Normalize(0, heat.max()))
+        figure.canvas.draw()
+        drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+        plt.close(figure)
+        with Image.open(tmp_path / "overlays" / f"000{i}.png") as picture:
+            assert np.abs(np.asarray(picture) - drawn)[1:-1, 1:-1].max() <= 2  # the frame of the axes is drawn over the border
+
+
+def test_a_flat_map_is_saved_as_black(attribution, tmp_path):
+    replace(attribution, image_maps=torch.zeros(2, 4, 4)).save(tmp_path)
+    assert not np.asarray(Image.open(tmp_path / "heats" / "0000.png")).any()
+
+
+def test_one_modality_alone_is_saved_without_the_others_files(attribution, tmp_path):
+    replace(attribution, image_maps=None).save(tmp_path / "text")
+    assert files_in(tmp_path / "text") == ["maps.npz"]
+    assert "image_maps" not in np.load(tmp_path / "text" / "maps.npz")
+    replace(attribution, text_maps=None).save(tmp_path / "image")
+    assert "text_maps" not in np.load(tmp_path / "image" / "maps.npz")
+    assert len(files_in(tmp_path / "image")) == 5
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a"], "1 ids for 2 pairs"),
+        (["a", "b/c"], "id 'b/c' is no safe file name"),
+        (["a", "..\\b"], "is no safe file name"),
+        (["a", ".."], "id '..' is no safe file name"),
+        (["a", ""], "id '' is no safe file name"),
+        (["a", "b\n"], "is no safe file name"),
+        (["Scan", "scan"], "id 'scan' stands for 2 pairs"),
+    ],
+)
+def test_ids_that_cannot_be_file_names_are_refused_before_anything_is_made(attribution, tmp_path, ids, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        attribution.save(tmp_path / "maps", ids)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        save_segments(attribution.segments(), tmp_path / "maps", ids)
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_folder_that_cannot_be_is_refused(attribution, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*absent to make maps in"):
+        attribution.save(tmp_path / "absent" / "maps")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file: give the name of a folder"):
+        attribution.save(tmp_path / "file")
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_all_files_are_written_or_none(attribution, tmp_path, monkeypatch, error):
+    attribution.save(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+    assert len(before) == 5
+
+    def fail(*inputs, **arrays):
+        raise error("the disk is full")
+
+    monkeypatch.setattr(exports.np, "savez_compressed", fail)
+    with pytest.raises(error):
+        replace(attribution, image_maps=attribution.image_maps.flip(0)).save(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
+    monkeypatch.undo()
+    attribution.image_maps[1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="image map of pair 1 is not finite"):
+        attribution.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_saving_again_replaces_and_leaves_what_else_is_there(attribution, tmp_path):
+    attribution.save(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    replace(attribution, unit="cosine").save(tmp_path)
+    assert str(np.load(tmp_path / "maps.npz")["unit"]) == "cosine"
+    assert "notes.txt" in files_in(tmp_path)
+    assert len(files_in(tmp_path)) == 6
+
+
+def test_the_index_never_stands_beside_files_that_are_not_its_own(attribution, tmp_path, monkeypatch):
+    attribution.save(tmp_path)
+    moved = []
+    move = Path.replace
+
+    def stop_at_the_third(file, target):
+        moved.append(Path(target).name)
+        if len(moved) == 3:
+            raise OSError("the disk is gone")
+        return move(file, target)
+
+    monkeypatch.setattr(Path, "replace", stop_at_the_third)
+    with pytest.raises(OSError, match="the disk is gone"):
+        attribution.save(tmp_path)
+    assert "maps.npz" not in {*moved, *files_in(tmp_path)}
+
+
+def test_a_table_of_segments_by_hand(attribution):
+    patches = torch.zeros(2, 4, 4)
+    patches[0, 0, 0] = 1
+    first, flat = replace(attribution, image_maps=patches).segments("share", 0.5)
+    truth = np.zeros(first.mask.shape, np.uint8)
+    truth[: first.box[3], : first.box[2] + 1] = 255  # one column more than the box
+    rows = table([first, flat], ["one", "flat"], [truth, None])
+    x, y, w, h = first.box
+    found, both = first.mask.sum(), (first.mask & (truth > 0)).sum()
+    assert rows.loc[0, ["id", "threshold", "x", "y", "w", "h"]].tolist() == ["one", "share 0.5", x, y, w, h]
+    assert rows.loc[0, ["point_x", "point_y"]].tolist() == list(first.point)
+    assert rows.area.tolist() == [found / (31 * 20), 0]
+    assert rows.dice[0] == pytest.approx(2 * both / (found + h * (w + 1)))
+    assert rows.iou[0] == pytest.approx(both / (found + h * (w + 1) - both))
+    assert rows.loc[1, ["x", "y", "w", "h", "point_x", "point_y", "dice", "iou"]].isna().all()
+    assert "dice" not in table([first, flat])
+    with pytest.raises(ValueError, match=r"truth of 0001 is \(3, 3\), its image \(24, 50\)"):
+        table([first, flat], truths=[None, np.ones((3, 3))])
+
+
+def test_segments_are_saved_as_masks_and_a_table(attribution, tmp_path):
+    segments = attribution.segments("otsu")
+    save_segments(segments, tmp_path / "cut", truths=[segment.mask for segment in segments])
+    assert files_in(tmp_path / "cut") == ["masks/0000.png", "masks/0001.png", "segments.csv"]
+    for i, segment in enumerate(segments):
+        with Image.open(tmp_path / "cut" / "masks" / f"000{i}.png") as picture:
+            assert (picture.mode, picture.size) == ("L", SIZES[i])
+            np.testing.assert_array_equal(np.asarray(picture), 255 * segment.mask)
+    rows = pd.read_csv(tmp_path / "cut" / "segments.csv", dtype={"id": str})
+    assert rows.id.tolist() == ["0000", "0001"]
+    assert rows[["x", "y", "w", "h"]].to_numpy().tolist() == [list(segment.box) for segment in segments]
+    assert rows.dice.tolist() == rows.iou.tolist() == [1, 1]
+
+
+def test_the_readmes_snippet_runs(tmp_path, monkeypatch):
+    section = README.read_text().split("## Maps as masks")[1]
+    pairs = radiographs(2)
+    names = dict(clip=load_model("radiographs", "cpu"), images=[p.image for p in pairs], captions=[p.caption for p in pairs])
+    names |= dict(ids=[p.id for p in pairs], truths=[p.region(masks=True) for p in pairs])
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", section, flags=re.S)[1], names)
+    assert len(files_in("maps")) == 5
+    assert len(files_in("masks")) == 3
+    assert pd.read_csv("masks/segments.csv").dice.between(0, 1).all()
