@@ -28,7 +28,8 @@ class Attribution:
 
     image_maps: (B, gh, gw) float32, one score a patch, in `unit`.  text_maps: one (n_content_tokens,) a pair.
     tokens: the words of each caption as it writes them.  views: the rectangle of each image that the model saw, as
-    (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i.  Maps of a modality that was not asked for: None.
+    (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i, segments() cuts masks, save(folder) writes files.
+    Maps of a modality that was not asked for: None.
     """
 
     image_maps: torch.Tensor | None

@@ -15,7 +15,9 @@ import pandas as pd
 from matplotlib.colors import Normalize
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from tqdm.auto import tqdm
 
+from .explain import BAR_DELAY
 from .metrics import dice, iou
 from .plots import overlay
 from .segments import check_finite
@@ -108,7 +110,7 @@ def save(attribution, folder, ids=None):
             (part / "heats").mkdir()
             (part / "overlays").mkdir()
             arrays["heat_ranges"] = []
-            for i, name in enumerate(arrays["ids"]):
+            for i, name in enumerate(tqdm(arrays["ids"], desc="files", unit="pair", delay=BAR_DELAY)):
                 heat = attribution.heat(i)
                 low, high = save_heat(heat, part / "heats" / f"{name}.png", attribution.unit)
                 overlay(attribution.images[i], heat, Normalize(0, high)).save(part / "overlays" / f"{name}.png")

@@ -60,9 +60,11 @@ def test_a_heat_comes_back_from_its_gray_levels(attribution, tmp_path, offset):
             assert {name: picture.text[name] for name in ("low", "high", "unit")} == dict(low=str(low), high=str(high), unit="nats")
             heat = low + np.asarray(picture) / 65535 * (high - low)
         np.testing.assert_allclose(heat, attribution.heat(i), atol=0.51 / 65535 * (high - low))
+        assert (low, high) == (min(0, attribution.heat(i).min()), max(0, attribution.heat(i).max()))
 
 
 def test_an_overlay_is_what_the_plots_draw(attribution, tmp_path):
+    attribution.image_maps -= 1  # what is negative is as dark as 0
     attribution.save(tmp_path)
     for i, (width, height) in enumerate(SIZES):
         heat = attribution.heat(i)
