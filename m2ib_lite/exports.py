@@ -100,8 +100,8 @@ def save(attribution, folder, ids=None):
     heats/ID.png: the heat at the image's own size in 16 bits of gray: low + pixel / 65535 * (high - low).
     overlays/ID.png: the heat over the image in grey, from 0 to its highest value, as `plot` draws it.
     ids: a safe file name for each pair; None numbers them.
-    ValueError for bad ids or maps that are not finite; FileNotFoundError where the folder's parent is missing, NotADirectoryError
-    where it is a file.
+    ValueError for bad ids or image maps that are not finite; FileNotFoundError where the folder's parent is missing,
+    NotADirectoryError where it is a file.
     """
     arrays = as_arrays(attribution) | dict(ids=file_names(ids, len(attribution)))
     check_finite(attribution)
@@ -122,10 +122,12 @@ def table(segments, ids=None, truths=None):
     """Segments in numbers, a row each: id, threshold, box, point, area, and dice and iou where there is a truth.  -> DataFrame
 
     area: the mask's share of the image.  truths: a mask (H, W) for each segment, foreground is what is not 0; None for one or
-    for all where it is not known.  ValueError for a truth of another size.
+    for all where it is not known.  ValueError for bad ids, or truths of another number or size.
     """
     rows, count = [], len(segments)
     truths = [None] * count if truths is None else truths
+    if len(truths) != count:
+        raise ValueError(f"{len(truths)} truths for {count} segments: give one each, None where it is not known")
     for name, segment, truth in zip(file_names(ids, count), segments, truths, strict=True):
         box, point = segment.box or (None,) * 4, segment.point or (None,) * 2
         row = dict(id=name, threshold=segment.threshold, **dict(zip(PIXELS, box + point, strict=True)), area=segment.mask.mean())

@@ -183,6 +183,8 @@ def test_a_table_of_segments_by_hand(attribution):
     assert "dice" not in table([first, flat])
     with pytest.raises(ValueError, match=r"truth of 0001 is \(3, 3\), its image \(24, 50\)"):
         table([first, flat], truths=[None, np.ones((3, 3))])
+    with pytest.raises(ValueError, match="1 truths for 2 segments"):
+        table([first, flat], truths=[truth])
 
 
 def test_segments_are_saved_as_masks_and_a_table(attribution, tmp_path):
