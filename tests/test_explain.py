@@ -251,3 +251,25 @@ def test_one_modality_alone_gives_the_same_maps(clip, pairs, method):
     assert text.image_maps is None
     with pytest.raises(ValueError, match="modality is 'images'"):
         method(clip, images, captions, modality="images")
+
+
+def test_antithetic_noise_comes_in_twos_of_opposite_sign(clip, pairs):
+    inputs, lengths = torch.arange(1, 7).reshape(2, 3), [3, 2]
+    plain, twice = noise_source(0, inputs, 2, lengths, 4)(), noise_source(0, inputs, 4, lengths, 4, antithetic=True)()
+    assert torch.equal(twice[:2], plain)
+    assert torch.equal(twice[2:], -plain)
+    assert not torch.allclose(ask(clip, pairs[:1]).image_maps, ask(clip, pairs[:1], antithetic=True).image_maps)
+    with pytest.raises(ValueError, match="samples is 3: antithetic noise comes in twos"):
+        ask(clip, pairs[:1], samples=3, antithetic=True)
+
+
+def test_images_are_opened_when_they_are_asked_for(clip, pairs, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, pair in zip(paths, pairs, strict=False):
+        pair.image.save(path)
+    a = explain(clip, paths, [pair.caption for pair in pairs[:3]], **QUICK)
+    pairs[0].image.resize((112, 112)).save(paths[1])
+    assert a.images[1].size == (112, 112)
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"2\.png"):
+        explain(clip, paths, [pair.caption for pair in pairs[:3]], **QUICK)

@@ -386,3 +386,18 @@ def test_bad_options_are_refused_by_name(tiny, pairs, name, options, message):
 def test_a_rival_tells_its_source_and_unit(name):
     assert "cosine" in RIVALS[name].__doc__.lower() or name == "random"
     assert "20" in RIVALS[name].__doc__ or name == "random"
+
+
+def test_masked_inputs_run_in_bfloat16_only_where_the_device_has_it(clip, pairs, monkeypatch):
+    kinds = []
+
+    def score(side, hidden, layer):
+        kinds.append(torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype)
+        return torch.zeros(len(hidden))
+
+    monkeypatch.setattr(Side, "score", score)
+    image, _, _ = sides(clip, [pairs[0].image], [pairs[0].caption])
+    for has in (True, False):
+        monkeypatch.setattr("m2ib_lite.rivals.side.has_bfloat16", lambda device, has=has: has)
+        image.keep(torch.ones(1, 49))
+    assert kinds == [torch.bfloat16, torch.float32]

@@ -1,9 +1,23 @@
 """Whatever a user calls an image, as the 8-bit RGB that a model's preprocessing expects."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+class Images(Sequence):
+    """Images that are opened, by `open_image`, each time they are asked for: as many as one likes take no memory."""
+
+    def __init__(self, sources):
+        self.sources = sources
+
+    def __len__(self):
+        return len(self.sources)
+
+    def __getitem__(self, i):
+        return Images(self.sources[i]) if isinstance(i, slice) else open_image(self.sources[i])
 
 
 def open_image(source):

@@ -63,7 +63,7 @@ class Clip:
 
     def pixels(self, images):
         """RGB PIL images through the checkpoint's own preprocessing.  -> (B, 3, H, W) on the model's device"""
-        pixels = self.processor(images=images, return_tensors="pt").pixel_values
+        pixels = self.processor(images=list(images), return_tensors="pt").pixel_values
         return pixels.to(self.device, self.model.dtype)
 
     def view(self, size):

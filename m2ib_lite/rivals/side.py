@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from ..explain import check_modality, check_positive, encode, in_batches
-from ..models import Clip, Tower
+from ..models import Clip, Tower, has_bfloat16
 
 
 @dataclass
@@ -45,14 +45,15 @@ class Side:
 
     def keep(self, kept):
         """y of a single pair where only some is kept: a patch taken out is 0, the preprocessing's channel mean, a word taken
-        out is the padding token.  In bfloat16.  (N, n) of 0 and 1, or (N, 1, H, W), what share of each pixel -> (N,)"""
+        out is the padding token.  In bfloat16 where the device has it.  (N, n) of 0 and 1, or (N, 1, H, W), what share of each pixel -> (N,)"""
         if self.is_image:
             kept = kept if kept.ndim == 4 else rearrange(kept, "n (gh gw) -> n 1 gh gw", gh=self.clip.grid[0])
             masked = self.inputs * F.interpolate(kept, self.inputs.shape[-2:]).to(self.inputs.dtype)
         else:
             masked = self.inputs.repeat(len(kept), 1)
             masked[:, self.content[0]] = masked[:, self.content[0]].where(kept.bool(), self.clip.blank)
-        with torch.autocast(masked.device.type, torch.bfloat16):  # its rounding is far below what another draw of masks changes
+        fast = has_bfloat16(masked.device)  # its rounding is far below what another draw of masks changes
+        with torch.autocast(masked.device.type, torch.bfloat16, enabled=fast):
             return self.score(self.tower.embed(masked), -1)
 
 
