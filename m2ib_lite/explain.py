@@ -224,8 +224,8 @@ def explain(
     images: PIL images, arrays or paths; captions: strings; one of each, or as many of both.
     layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own, layer 3/4 of the depth (9 of 12),
     beta 0.1 and sigma2 1 as published unless its m2ib.json says otherwise.  lr, steps, samples: Adam's, with so many noise
-    draws a step.  antithetic: each draw comes with its negative, so that at the published beta and sigma2 four samples agree
-    over seeds as well as ten plain ones.  A result depends on (pair, options, seed) alone, on one kind of device; batch_size pairs are optimised
+    draws a step.  antithetic: each draw comes with its negative; at the published settings four agree over seeds as well as ten
+    plain ones.  A result depends on (pair, options, seed) alone, on one kind of device; batch_size pairs are optimised
     at once and bound the memory.  modality: "image" or "text" leaves out the other's maps and their time.  The model comes back
     as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.

@@ -7,6 +7,7 @@ import torch
 from m2ib_lite import explain, load_model
 from m2ib_lite.bottleneck import START, capacity, pair_loss
 from m2ib_lite.evaluate import METHODS, attribute, attribute_all, follow, localisation, occurrences
+from m2ib_lite.evaluate.attributions import keep
 from m2ib_lite.evaluate.follow import problem
 from m2ib_lite.evaluate.localise import relevance, unit_maps, whole_words
 from m2ib_lite.explain import noise_source
@@ -135,3 +136,10 @@ def test_all_methods_get_the_steps_and_the_seed_that_they_know(clip, pairs, tmp_
     assert asked["M2IB"] == dict(steps=3, seed=7)
     assert asked["rise"] == asked["kernelshap"] == asked["random"] == dict(seed=7)
     assert {name for name, options in asked.items() if not options} == {"saliency", "gradcam", "chefer", "nib", "gradeclip"}
+
+
+def test_what_two_processes_keep_is_added_up(tmp_path):
+    store = tmp_path / "new folder" / "maps.pt"
+    keep({"a": 1}, store)
+    keep({"b": 2}, store)
+    assert torch.load(store, weights_only=True) == {"a": 1, "b": 2}

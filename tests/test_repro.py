@@ -1,4 +1,5 @@
 import json
+import os
 
 import nbformat
 import numpy as np
@@ -9,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from m2ib_lite.repro import Report
 from m2ib_lite.repro.page import END, START, side_by_side, with_best
 from m2ib_lite.repro.report import claims
-from m2ib_lite.repro.runner import defaults, figures, parse, record, run_notebook
+from m2ib_lite.repro.runner import cores_shared, defaults, figures, longest_first, parse, record, run_notebook
 
 MODEL = dict(MODEL="testbed", SEED=1)
 
@@ -183,6 +184,7 @@ def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
     record(out, folder, kept, readme)
     numbers = json.loads((kept / "expected" / "00_x.json").read_text())["testbed"]
     kept_number = dict(value=1.5, low=1.0, high=2.0, tolerance=0.02, pairs=2, claim="n is large", held="too few pairs")
+    assert numbers.pop("seconds") >= 1  # starting a kernel takes longer
     assert numbers == {"parameters": {"MODEL": "testbed", "N": 1}, "numbers": {"n": kept_number}}
     shown = readme.read_text()
     assert "| 00_x | n is large | too few pairs |" in shown
@@ -190,7 +192,27 @@ def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
     assert shown.endswith("after\n")
     assert "old" not in shown
     assert (kept / "figures" / "00_x.png").exists()
-    assert len((kept / "expected" / "00_x.json").read_text().splitlines()) == 8  # a number a line
+    assert len((kept / "expected" / "00_x.json").read_text().splitlines()) == 9  # a number a line
+
+
+def test_notebooks_that_took_longest_start_first_and_new_ones_before_them(tmp_path):
+    (tmp_path / "expected").mkdir()
+    for name, seconds in (("00_short", 3), ("01_long", 40)):
+        (tmp_path / "expected" / f"{name}.json").write_text(json.dumps({"testbed": {"seconds": seconds}}))
+    paths = [tmp_path / f"{name}.ipynb" for name in ("00_short", "01_long", "02_new")]
+    assert [path.stem for path in longest_first(paths, tmp_path)] == ["02_new", "01_long", "00_short"]
+
+
+def test_kernels_share_the_cores_but_a_users_own_number_stands(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with cores_shared(2):
+        assert os.environ["OMP_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with cores_shared(2):
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_relative_model_folder_reaches_the_notebook(tmp_path, monkeypatch):

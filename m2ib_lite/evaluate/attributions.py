@@ -1,5 +1,6 @@
 """M2IB and its rivals by name, and their maps kept on disk, so that no notebook asks for the same maps twice."""
 
+import fcntl
 import hashlib
 from functools import cache
 from pathlib import Path
@@ -43,13 +44,12 @@ def attribute(method, clip, pairs, folder, **options):
     alone, and only for these weights, options and sources.
     """
     store = Path(folder) / "attributions" / sources() / f"{method}-{digest(clip, options)}.pt"
-    known = torch.load(store, weights_only=True, map_location=clip.device) if store.exists() else {}
+    known = stored(store, clip.device)
     keys = [pair_key(pair) for pair in pairs]
     new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
     if new:
         found = METHODS[method](clip, [pair.image for pair in new.values()], [pair.caption for pair in new.values()], **options)
-        known |= dict(zip(new, zip(found.image_maps, found.text_maps, found.tokens, strict=True), strict=True))
-        keep(known, store)
+        known |= keep(dict(zip(new, zip(found.image_maps, found.text_maps, found.tokens, strict=True), strict=True)), store)
     image_maps, text_maps, tokens = zip(*(known[key] for key in keys), strict=True)
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     views, unit = [clip.view(image.size) for image in images], "nats" if method == "M2IB" else "cosine"
@@ -66,8 +66,16 @@ def attribute_all(clip, pairs, folder, steps, seed):
     return {name: attribute(name, clip, pairs, folder, **options[name]) for name in METHODS}
 
 
-def keep(content, store):
-    """Write a file whole or not at all."""
+def stored(store, device):
+    """What `keep` left there."""
+    return torch.load(store, weights_only=True, map_location=device) if store.exists() else {}
+
+
+def keep(found, store):
+    """Add to what a file holds, whole or not at all, one process at a time: notebooks run side by side.  -> found"""
     store.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, store.with_suffix(".part"))
-    store.with_suffix(".part").replace(store)
+    with open(store.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        torch.save(stored(store, "cpu") | found, store.with_suffix(".part"))
+        store.with_suffix(".part").replace(store)
+    return found

@@ -4,4 +4,15 @@ from .clip import Captions, Clip, default_layer
 from .load import BUILT_IN, TESTBED, has_bfloat16, load_model, pick_device
 from .towers import Tower, pooled_position
 
-__all__ = ["BUILT_IN", "TESTBED", "Captions", "Clip", "Tower", "default_layer", "has_bfloat16", "load_model", "pick_device", "pooled_position"]
+__all__ = [
+    "BUILT_IN",
+    "TESTBED",
+    "Captions",
+    "Clip",
+    "Tower",
+    "default_layer",
+    "has_bfloat16",
+    "load_model",
+    "pick_device",
+    "pooled_position",
+]

@@ -6,7 +6,10 @@ import logging
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 import pandas as pd
@@ -21,7 +24,9 @@ from .page import all_claims, index_page, write_results
 
 NOTEBOOKS = TESTBED.parent / "notebooks"
 FIGURES = TESTBED.parent / "build" / "figures"
+RUNS = "runs.json"  # what each notebook of the last run took
 PICTURE = (1400, 2400)  # pixels at most of a figure that README shows
+AT_ONCE = 2  # notebooks that run side by side: one process on two cores leaves a third of them idle
 UNRECORDED = ("DEVICE", "OUT")  # parameters that the numbers do not depend on
 
 
@@ -53,7 +58,7 @@ def parse(settings, known):
 class OneBarEngine(NBClientEngine):
     """papermill's engine, telling one bar that all notebooks share of each cell that is done.
 
-    Kernels talk over files where they can: ipykernel warns of plain text on TCP.
+    Kernels talk over files: ipykernel warns of plain text on TCP.
     """
 
     @classmethod
@@ -65,8 +70,9 @@ class OneBarEngine(NBClientEngine):
             bar.update()
 
         nb_man.cell_complete = cell_complete
-        config = Config(KernelManager={"transport": "tcp" if os.name == "nt" else "ipc"})
-        return super().execute_managed_notebook(nb_man, kernel_name, config=config, **options)
+        with TemporaryDirectory(prefix="m2ib-") as own:  # kernels that start together would take the same files
+            config = Config(KernelManager=dict(transport="ipc", connection_file=f"{own}/kernel.json"))
+            return super().execute_managed_notebook(nb_man, kernel_name, config=config, **options)
 
 
 def run_notebook(path, parameters, out, bar=None):
@@ -92,23 +98,51 @@ def numbered(folder):
     return sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
 
 
-def figures(settings, folder=NOTEBOOKS, out=FIGURES):
-    """Run every notebook in order, go on where one fails, write the index page, print the table.  -> number of failures"""
+def longest_first(paths, kept):
+    """The notebooks in an order that keeps all cores busy to the end: by the seconds recorded in kept/expected, new ones first."""
+
+    def seconds(path):
+        numbers = kept / "expected" / f"{path.stem}.json"
+        return max((model["seconds"] for model in json.loads(numbers.read_text()).values()), default=0) if numbers.exists() else 1e9
+
+    return sorted(paths, key=seconds, reverse=True)
+
+
+@contextmanager
+def cores_shared(jobs):
+    """Kernels that start in the block take a share of the cores each, where the user has not said otherwise."""
+    chosen = os.environ.get("OMP_NUM_THREADS")
+    try:
+        os.environ["OMP_NUM_THREADS"] = chosen or str(max(1, os.cpu_count() // jobs))
+        yield
+    finally:
+        if chosen is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+def one_run(path, parameters, out, bar):
+    """Run one notebook whatever happens in it.  -> its row of the last table"""
+    start, error = time.time(), ""
+    try:
+        run_notebook(path, parameters, out, bar)
+    except (papermill.PapermillExecutionError, RuntimeError) as failure:  # also a kernel that died
+        error = str(failure).strip().splitlines()[-1]
+    bar.set_description(f"done: {path.stem}")
+    return summarise(path.stem, time.time() - start, error, read_report(path.stem, out))
+
+
+def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=TESTBED):
+    """Run every notebook, go on where one fails, write the index page, print the tables.  -> number of failures"""
     paths = numbered(folder)
     parameters = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
     logging.getLogger("papermill").setLevel(logging.ERROR)
     out = Path(parameters.get("OUT", out))
     clear(out, paths)
-    runs, cells = [], sum(len(nbformat.read(path, as_version=4).cells) + 1 for path in paths)  # papermill adds one
-    with tqdm(total=cells, unit="cell") as bar:
-        for path in paths:
-            bar.set_description(path.stem)
-            start, error = time.time(), ""
-            try:
-                run_notebook(path, parameters, out, bar)
-            except (papermill.PapermillExecutionError, RuntimeError) as failure:  # also a kernel that died
-                error = str(failure).strip().splitlines()[-1]
-            runs.append(summarise(path.stem, time.time() - start, error, read_report(path.stem, out)))
+    cells = sum(len(nbformat.read(path, as_version=4).cells) + 1 for path in paths)  # papermill adds one
+    with tqdm(total=cells, unit="cell") as bar, cores_shared(AT_ONCE), ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = list(pool.map(lambda path: one_run(path, parameters, out, bar), longest_first(paths, kept)))
+    runs.sort(key=lambda run: run["notebook"])
+    (out / RUNS).write_text(json.dumps(runs))
     reports = {path.stem: read_report(path.stem, out)["rows"] for path in paths}
     (out / "index.html").write_text(index_page(runs, reports, out), encoding="utf-8")
     print(all_claims(reports).to_string(index=False, max_colwidth=100))
@@ -153,18 +187,19 @@ def one_line_each(text):
 def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED, readme=TESTBED.parent / "README.md"):
     """Keep the numbers and figures of the last run, one with the notebooks' own parameters, in kept/expected and kept/figures,
     and show them in README."""
-    runs = {path: out / f"{path.stem}.json" for path in numbered(folder)}
-    for path, numbers in runs.items():
+    reports = {path: out / f"{path.stem}.json" for path in numbered(folder)}
+    for path, numbers in reports.items():
         own = {name: value for name, value in defaults(path).items() if name not in UNRECORDED}
         if not numbers.exists() or json.loads(numbers.read_text())["parameters"] != own:
             raise ValueError(
                 f"{path.stem} has no finished run with its own parameters in {out}: run `make figures` without settings"
             )
-    for path, numbers in runs.items():
+    seconds = {run["notebook"]: run["seconds"] for run in json.loads((out / RUNS).read_text())}
+    for path, numbers in reports.items():
         report, target = json.loads(numbers.read_text()), kept / "expected" / numbers.name
         models = json.loads(target.read_text()) if target.exists() else {}
         values = {row["number"]: kept_number(row) for row in report["rows"]}
-        models[report["parameters"]["MODEL"]] = dict(parameters=report["parameters"], numbers=values)
+        models[report["parameters"]["MODEL"]] = dict(parameters=report["parameters"], seconds=seconds[path.stem], numbers=values)
         target.write_text(one_line_each(json.dumps(models, indent=1)) + "\n")
         for figure in out.glob(f"{path.stem}*.png"):
             picture = Image.open(figure)

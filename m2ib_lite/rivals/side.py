@@ -45,7 +45,8 @@ class Side:
 
     def keep(self, kept):
         """y of a single pair where only some is kept: a patch taken out is 0, the preprocessing's channel mean, a word taken
-        out is the padding token.  In bfloat16 where the device has it.  (N, n) of 0 and 1, or (N, 1, H, W), what share of each pixel -> (N,)"""
+        out is the padding token.  In bfloat16 where the device has it.
+        (N, n) of 0 and 1, or (N, 1, H, W), what share of each pixel -> (N,)"""
         if self.is_image:
             kept = kept if kept.ndim == 4 else rearrange(kept, "n (gh gw) -> n 1 gh gw", gh=self.clip.grid[0])
             masked = self.inputs * F.interpolate(kept, self.inputs.shape[-2:]).to(self.inputs.dtype)
