@@ -1,38 +1,61 @@
 """Whatever a user calls an image, as the 8-bit RGB that a model's preprocessing expects."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+
+MOST_STRETCHED = 100  # times as long as wide
 
 
 def open_image(source):
     """A path, a PIL image of any mode, or an array -> an RGB PIL image; transparency is laid over white.
 
     Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, uint16, or floats in 0..1.
-    FileNotFoundError for a missing file, ValueError for what is no image or has no pixels, TypeError for another type.
+    FileNotFoundError for a missing file, ValueError for what is no image, has no pixels, too many (a file's, as Pillow counts) or
+    all in a line, TypeError for another type.
     """
     if isinstance(source, str | Path):
         image = _read(Path(source))
     elif isinstance(source, Image.Image):
-        image = source
+        image = _load(source, "the PIL image")
     elif hasattr(source, "__array__"):
         image = _from_array(np.asarray(source))
     else:
         raise TypeError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} x {image.height} pixels has nothing to explain: give one with pixels")
+    if max(image.size) > MOST_STRETCHED * min(image.size):  # a model's preprocessing would enlarge it to gigabytes
+        raise ValueError(f"an image of {image.width} x {image.height} pixels is a line: crop it")
     return _to_rgb(image)
 
 
 def _read(path):
-    if not path.exists():
-        raise FileNotFoundError(f"no image file {path}: give the path of an existing one")
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is not an image that can be read ({error}): convert it to PNG or JPEG") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return ImageOps.exif_transpose(_load(image, path))  # a phone's photo as its viewer shows it
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no image file {path}: give the path of an existing one") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: save it smaller") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _load(image, name):
+    """A PIL image with its pixels in memory."""
+    try:
+        image.load()
+    except Exception as error:  # Pillow's many decoders raise nearly everything for a broken file
+        raise _unreadable(name, error) from error
+    return image
+
+
+def _unreadable(name, error):
+    return ValueError(f"{name} is not an image that can be read ({error}): convert it to PNG or JPEG")
 
 
 def _from_array(array):

@@ -1,0 +1,153 @@
+"""Pairs that a table lists: captions.csv or captions.jsonl beside the images, and the TSV of Conceptual Captions."""
+
+import csv
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .boxes import fit, parse_boxes
+from .download import open_url
+from .images import open_image
+from .pairs import Box, Pair
+
+TABLES = ("captions.csv", "captions.jsonl")  # what a folder is looked through for
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a table says of a pair.  image: a file below `folder`, or an http(s) address, as the table writes it.
+
+    where: the table and the line.  drawn_in: the (width, height) of the picture that the boxes were drawn in, None for that of
+    the file.  problem: why the line makes no pair, said when it is read.
+    """
+
+    id: str
+    where: str
+    image: str
+    caption: str
+    folder: Path
+    boxes: tuple[Box, ...] = ()
+    drawn_in: tuple[int, int] | None = None
+    problem: str = ""
+
+    def read(self):
+        """The pair, its image opened.  ValueError or OSError where it is bad."""
+        if self.problem:
+            raise ValueError(self.problem)
+        if not self.caption.strip():
+            raise ValueError("its caption is empty: give at least one word")
+        image = open_url(self.image) if "://" in self.image else open_image(self.folder / self.image)
+        return Pair(image, self.caption, fit(self.boxes, self.drawn_in or image.size, image.size), self.id)
+
+    def content(self):
+        """All of it but the folder's place, and the bytes of the file, counted."""
+        try:
+            size = (self.folder / self.image).stat().st_size
+        except (OSError, ValueError):  # an address, a missing file, a name that can be no file's
+            size = None
+        return self.id, self.image, self.caption, self.boxes, self.drawn_in, self.problem, size
+
+
+def read_folder(folder, root=None):
+    """The pairs of a folder's captions.csv or captions.jsonl; see `read_captions`."""
+    found = [folder / name for name in TABLES if (folder / name).exists()]
+    if len(found) != 1:
+        raise FileNotFoundError(f"{folder} has {len(found) or 'no'} tables of captions: give it one of {' or '.join(TABLES)}")
+    return read_captions(found[0], root)
+
+
+def read_captions(path, root=None):
+    """The pairs of a CSV with a header, or of a file with a JSON object a line.  -> a list of Listed
+
+    Columns: image, caption; id where pairs have a name of their own; boxes, a JSON list of {"label", "x", "y", "w", "h"} in
+    pixels of the image, each perhaps with "word", the caption's word for it, and "named": false for what the caption leaves
+    out.  The id is the image's name where none is given, with -2, -3, ... where other pairs show it too.
+    root: the folder that images are looked for in, the table's own unless given.
+    """
+    rows = list(csv_rows(path, ("image", "caption")) if path.suffix.lower() == ".csv" else json_rows(path))
+    numbers, taken = {}, {str(row["id"]) for _, row in rows if row.get("id")}
+    return [_listed(f"{path.name}, line {line}", row, root or path.parent, numbers, taken) for line, row in rows]
+
+
+def _listed(where, row, folder, numbers, taken):
+    """One of them.  numbers: how many pairs showed an image so far; taken: the ids that are."""
+    image, caption, problem, boxes = row.get("image"), row.get("caption"), row.get("problem", ""), ()
+    if not problem and not (isinstance(image, str) and image and isinstance(caption, str)):
+        problem = f"its image is {image!r} and its caption {caption!r}: give both as text"
+    written = row.get("boxes") or []  # a CSV's cell holds JSON, an object has the list itself
+    try:
+        boxes = parse_boxes(json.loads(written) if isinstance(written, str) else written)
+    except (ValueError, RecursionError) as error:
+        problem = problem or f"{error}"
+    name = str(row.get("id") or "") or _unused(str(image or where), numbers, taken)
+    return Listed(name, where, str(image), str(caption), folder, boxes, problem=problem)
+
+
+def _unused(image, numbers, taken):
+    numbers[image] = numbers.get(image, 0) + 1
+    name = image if numbers[image] == 1 else f"{image}-{numbers[image]}"
+    if name in taken:
+        return _unused(image, numbers, taken)
+    taken.add(name)
+    return name
+
+
+def read_tsv(path, root=None):
+    """The pairs of a TSV as Conceptual Captions has it: caption, tab, http(s) address or path, no header.  -> a list of Listed"""
+    records = []
+    with lines_of(path) as lines:
+        for number, line in enumerate(lines, 1):
+            cells = line.rstrip("\r\n").split("\t")
+            problem = "" if len(cells) == 2 else f"it has {len(cells)} columns: give two, the caption, a tab, the image"
+            if cells[0].startswith(("http://", "https://")):
+                problem = "its first column is an address: give the caption first, then the image"
+            if line.strip():
+                where, folder = f"{path.name}, line {number}", root or path.parent
+                records.append(Listed(f"line-{number}", where, cells[-1].strip(), cells[0], folder, problem=problem))
+    return records
+
+
+@contextmanager
+def lines_of(path):
+    """The lines of a UTF-8 file, a byte order mark left out.  ValueError where it cannot be read as that."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as lines:
+            yield lines
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): save it again in that encoding") from error
+
+
+def csv_columns(path):
+    """The names in a CSV's first line."""
+    with lines_of(path) as lines:
+        return next(csv.reader(lines), [])
+
+
+def csv_rows(path, needed):
+    """(line, {column: text}) of each row of a CSV with a header; ValueError where a needed column is not there."""
+    with lines_of(path) as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            columns = reader.fieldnames or []
+            if missing := [name for name in needed if name not in columns]:
+                raise ValueError(f"{path} has no column {', '.join(missing)}: its first line names {', '.join(columns) or 'none'}")
+            for row in reader:
+                if None in row or None in row.values():
+                    row = {"problem": f"it has not the {len(columns)} columns of the first line: put quotes around a comma"}
+                yield reader.line_num, row
+        except csv.Error as error:
+            message = f"{path}, line {reader.line_num} is not CSV ({error}): close its quotes and double those inside"
+            raise ValueError(message) from error
+
+
+def json_rows(path):
+    """(line, object) of each line of a JSONL file that is not blank; {"problem": why} for one that is no JSON object."""
+    with lines_of(path) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except (ValueError, RecursionError) as error:
+                row = {"problem": f"it is not JSON ({error}): write one object a line"}
+            if row is not None:
+                yield number, row if isinstance(row, dict) else {"problem": f"it is {row!r}: write a JSON object"}
