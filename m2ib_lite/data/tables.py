@@ -66,20 +66,21 @@ def read_captions(path, root=None):
     root: the folder that images are looked for in, the table's own unless given.
     """
     rows = list(csv_rows(path, ("image", "caption")) if path.suffix.lower() == ".csv" else json_rows(path))
-    numbers, taken = {}, {str(row["id"]) for _, row in rows if row.get("id")}
-    return [_listed(f"{path.name}, line {line}", row, root or path.parent, numbers, taken) for line, row in rows]
+    numbers, taken = {}, {str(row["id"]) for _, row, _ in rows if row.get("id")}
+    folder = root or path.parent
+    return [_listed(f"{path.name}, line {line}", row, problem, folder, numbers, taken) for line, row, problem in rows]
 
 
-def _listed(where, row, folder, numbers, taken):
+def _listed(where, row, problem, folder, numbers, taken):
     """One of them.  numbers: how many pairs showed an image so far; taken: the ids that are."""
-    image, caption, problem, boxes = row.get("image"), row.get("caption"), row.get("problem", ""), ()
-    if not problem and not (isinstance(image, str) and image and isinstance(caption, str)):
-        problem = f"its image is {image!r} and its caption {caption!r}: give both as text"
+    image, caption, boxes = row.get("image"), row.get("caption"), ()
+    if not (isinstance(image, str) and image and isinstance(caption, str)):
+        problem = problem or f"its image is {image!r} and its caption {caption!r}: give both as text"
     written = row.get("boxes") or []  # a CSV's cell holds JSON, an object has the list itself
     try:
         boxes = parse_boxes(json.loads(written) if isinstance(written, str) else written)
     except (ValueError, RecursionError) as error:
-        problem = problem or f"{error}"
+        problem = problem or f"its boxes cannot be read: {error}"
     name = str(row.get("id") or "") or _unused(str(image or where), numbers, taken)
     return Listed(name, where, str(image), str(caption), folder, boxes, problem=problem)
 
@@ -118,36 +119,44 @@ def lines_of(path):
         raise ValueError(f"{path} is not UTF-8 ({error}): save it again in that encoding") from error
 
 
-def csv_columns(path):
-    """The names in a CSV's first line."""
-    with lines_of(path) as lines:
-        return next(csv.reader(lines), [])
-
-
-def csv_rows(path, needed):
-    """(line, {column: text}) of each row of a CSV with a header; ValueError where a needed column is not there."""
+@contextmanager
+def csv_of(path):
+    """A reader of a CSV with a header.  ValueError where its quotes are wrong."""
     with lines_of(path) as lines:
         reader = csv.DictReader(lines, strict=True)
         try:
-            columns = reader.fieldnames or []
-            if missing := [name for name in needed if name not in columns]:
-                raise ValueError(f"{path} has no column {', '.join(missing)}: its first line names {', '.join(columns) or 'none'}")
-            for row in reader:
-                if None in row or None in row.values():
-                    row = {"problem": f"it has not the {len(columns)} columns of the first line: put quotes around a comma"}
-                yield reader.line_num, row
+            yield reader
         except csv.Error as error:
-            message = f"{path}, line {reader.line_num} is not CSV ({error}): close its quotes and double those inside"
+            message = f"{path}, line {reader.reader.line_num} is not CSV ({error}): close its quotes and double those inside"
             raise ValueError(message) from error
 
 
+def csv_columns(path):
+    """The names in a CSV's first line."""
+    with csv_of(path) as reader:
+        return reader.fieldnames or []
+
+
+def csv_rows(path, needed):
+    """(line, {column: text}, why it is no row) of each row of a CSV; ValueError where a needed column is not there."""
+    columns = csv_columns(path)
+    if missing := [name for name in needed if name not in columns]:
+        raise ValueError(f"{path} has no column {', '.join(missing)}: its first line names {', '.join(columns) or 'none'}")
+    with csv_of(path) as reader:
+        for row in reader:
+            whole = None not in row and None not in row.values()
+            problem = "" if whole else f"it has not the {len(columns)} columns of the first line: put quotes around a comma"
+            yield reader.line_num, row if whole else {}, problem
+
+
 def json_rows(path):
-    """(line, object) of each line of a JSONL file that is not blank; {"problem": why} for one that is no JSON object."""
+    """(line, object, why it is none) of each line of a JSONL file that is not blank."""
     with lines_of(path) as lines:
         for number, line in enumerate(lines, 1):
+            row, problem = {}, "it is not a JSON object: write one a line"
             try:
                 row = json.loads(line) if line.strip() else None
             except (ValueError, RecursionError) as error:
-                row = {"problem": f"it is not JSON ({error}): write one object a line"}
+                problem = f"it is not JSON ({error}): write one object a line"
             if row is not None:
-                yield number, row if isinstance(row, dict) else {"problem": f"it is {row!r}: write a JSON object"}
+                yield number, *((row, "") if isinstance(row, dict) and row else ({}, problem))
