@@ -44,15 +44,15 @@ def open_url(url):
 def keep(content, kept, url):
     """Write a file whole or not at all, and only where it is an image.  -> the image"""
     kept.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkstemp(dir=kept.parent, suffix=".part")[1])
     try:
-        part.write_bytes(content)
-        image = open_image(part)
-        part.replace(kept)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            part = Path(folder) / kept.name
+            part.write_bytes(content)
+            image = open_image(part)
+            part.replace(kept)
     except ValueError as error:
-        raise ValueError(f"what {url} answered is no image that can be read ({error.__cause__}): take the pair out") from error
-    finally:
-        part.unlink(missing_ok=True)
+        why = error.__cause__ or error
+        raise ValueError(f"what {url} answered is no image that can be read ({why}): take the pair out") from error
     return image
 
 
