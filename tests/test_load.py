@@ -102,7 +102,8 @@ def test_a_box_is_kept_inside_its_picture(images):
         ("[" * 100_000, "not JSON"),
         ('{"image": "a.png"}', "caption None"),
         ('{"image": 3, "caption": "a cat"}', "image is 3"),
-        ('{"image": "a.png", "caption": " \\u00a0"}', "caption is empty"),
+        ('{"image": "a.png", "caption": " \\u00a0"}', "give at least one word"),
+        ('{"image": "a.png", "caption": "half \\ud800"}', "half a character"),
         ('{"image": "no.png", "caption": "a cat"}', "no image file"),
         ('{"image": "a\\u0000.png", "caption": "a cat"}', "not an image"),
         ('{"image": "captions.jsonl", "caption": "a cat"}', "not an image"),
@@ -309,7 +310,7 @@ def test_rows_of_a_dataset_are_pairs():
     data = load_pairs(rows, image="picture", caption="text")
     assert (data.ids, data[2].caption) == (["row-0", "row-1", "row-2"], "an owl")
     assert [data[i].image.getpixel((0, 0)) for i in (0, 2)] == [(0, 0, 0), (255, 0, 0)]
-    with pytest.raises(ValueError, match=r"pair 'row-1' \(a row of Dataset\): its text is ' ': give a text"):
+    with pytest.raises(ValueError, match=r"pair 'row-1' \(a row of Dataset\): the caption is ' ': give at least"):
         data[1]
     other = datasets.Dataset.from_dict(dict(columns, text=["a cat", "a dog", "an owl"]), features=features)
     assert data.digest() != load_pairs(other, image="picture", caption="text").digest()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..models import check_caption
 from .images import open_image
 from .pairs import Pair
 
@@ -28,10 +29,8 @@ class Row:
         """The pair, its image opened.  ValueError or OSError where it is bad."""
         row = self.rows[self.index]
         check_columns(row, self.image, self.caption)
-        caption = row[self.caption]
-        if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"its {self.caption} is {caption!r}: give a text of at least one word")
-        return Pair(open_image(row[self.image]), caption, id=self.id)
+        check_caption(row[self.caption])
+        return Pair(open_image(row[self.image]), row[self.caption], id=self.id)
 
     def content(self):
         """The fingerprint that `datasets` gives data and all that was done to them; without one, the row's caption."""

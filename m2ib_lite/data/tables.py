@@ -5,7 +5,9 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shown
 
+from ..models import check_caption
 from .boxes import fit, parse_boxes
 from .download import open_url
 from .images import open_image
@@ -35,8 +37,7 @@ class Listed:
         """The pair, its image opened.  ValueError or OSError where it is bad."""
         if self.problem:
             raise ValueError(self.problem)
-        if not self.caption.strip():
-            raise ValueError("its caption is empty: give at least one word")
+        check_caption(self.caption)
         image = open_url(self.image) if "://" in self.image else open_image(self.folder / self.image)
         return Pair(image, self.caption, fit(self.boxes, self.drawn_in or image.size, image.size), self.id)
 
@@ -75,7 +76,7 @@ def _listed(where, row, problem, folder, numbers, taken):
     """One of them.  numbers: how many pairs showed an image so far; taken: the ids that are."""
     image, caption, boxes = row.get("image"), row.get("caption"), ()
     if not (isinstance(image, str) and image and isinstance(caption, str)):
-        problem = problem or f"its image is {image!r} and its caption {caption!r}: give both as text"
+        problem = problem or f"its image is {shown(image)} and its caption {shown(caption)}: give both as text"
     written = row.get("boxes") or []  # a CSV's cell holds JSON, an object has the list itself
     try:
         boxes = parse_boxes(json.loads(written) if isinstance(written, str) else written)

@@ -1,7 +1,18 @@
 """Load a CLIP, encode with it, and run one tower from a block on; the only place that knows transformers."""
 
-from .clip import Captions, Clip, default_layer
+from .clip import Captions, Clip, check_caption, default_layer
 from .load import BUILT_IN, TESTBED, load_model, pick_device
 from .towers import Tower, pooled_position
 
-__all__ = ["BUILT_IN", "TESTBED", "Captions", "Clip", "Tower", "default_layer", "load_model", "pick_device", "pooled_position"]
+__all__ = [
+    "BUILT_IN",
+    "TESTBED",
+    "Captions",
+    "Clip",
+    "Tower",
+    "check_caption",
+    "default_layer",
+    "load_model",
+    "pick_device",
+    "pooled_position",
+]
