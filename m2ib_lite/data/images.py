@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MOST_STRETCHED = 100  # times as long as wide
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # for EPS, Pillow would run a program
 
 
 def open_image(source):
@@ -35,7 +36,7 @@ def _read(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 return ImageOps.exif_transpose(_load(image, path))  # a phone's photo as its viewer shows it
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no image file {path}: give the path of an existing one") from error
