@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MOST_STRETCHED = 100  # times as long as wide
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # for EPS, Pillow would run a program
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # for EPS, Pillow would run a program
 
 
 def open_image(source):
