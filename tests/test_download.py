@@ -148,7 +148,7 @@ def test_a_host_that_is_not_public_is_never_connected_to(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)  # it is never served: a connection would wait
     monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("connected"))
     for host in ("127.0.0.1", "localhost", "2130706433", "127.1", "0x7f.1"):
-        with pytest.raises(OSError, match=r"127\.0\.0\.1, which is not public|::1, which is not public|cannot be fetched"):
+        with pytest.raises(OSError, match=r"(127\.0\.0\.1|::1), which is not public"):
             open_url(f"http://{host}:{server.server_port}/good")
     server.server_close()
 

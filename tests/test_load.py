@@ -82,6 +82,9 @@ def test_ids_are_given_or_made_of_the_image_name_and_always_unique(images):
         [("image", "caption", "id"), *[("a.png", text, "") for text in "xyz"], ("b.jpg", "u", "a.png-2"), ("b.jpg", "v", "")],
     )
     assert load_pairs(images).ids == ["a.png", "a.png-3", "a.png-4", "a.png-2", "b.jpg"]
+    numbered = [json.dumps(dict(image="a.png", caption="x", id=i)) for i in range(2)]
+    (images / "numbered.jsonl").write_text("\n".join(numbered))
+    assert load_pairs(images / "numbered.jsonl").ids == ["0", "1"]
     write_csv(images, [("image", "caption", "id"), ("a.png", "x", "one"), ("b.jpg", "y", "one")])
     with pytest.raises(ValueError, match=r"two pairs have the id 'one', captions\.csv, line 2 and captions\.csv, line 3"):
         load_pairs(images)
@@ -113,6 +116,7 @@ def test_a_box_is_kept_inside_its_picture(images):
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, wide=3)])), "no object with label, x, y, w, h"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, w=0)])), "above zero"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=float("nan"))])), "numbers, in pixels"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=10**400)])), "boxes cannot be read"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, named="no")])), "named that is no bool"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=40)])), "outside the picture of 40 x 30 pixels"),
         ('{"image": "ftp://host/a.png", "caption": "a cat"}', r"no http:// or https:// address"),

@@ -67,30 +67,35 @@ def read_captions(path, root=None):
     root: the folder that images are looked for in, the table's own unless given.
     """
     rows = list(csv_rows(path, ("image", "caption")) if path.suffix.lower() == ".csv" else json_rows(path))
-    numbers, taken = {}, {str(row["id"]) for _, row, _ in rows if row.get("id")}
+    numbers, taken = {}, {_given_id(row) for _, row, _ in rows}
     folder = root or path.parent
     return [_listed(f"{path.name}, line {line}", row, problem, folder, numbers, taken) for line, row, problem in rows]
 
 
 def _listed(where, row, problem, folder, numbers, taken):
-    """One of them.  numbers: how many pairs showed an image so far; taken: the ids that are."""
+    """One of them.  numbers: the last one that an image's name got; taken: the ids that are."""
     image, caption, boxes = row.get("image"), row.get("caption"), ()
     if not (isinstance(image, str) and image and isinstance(caption, str)):
         problem = problem or f"its image is {shown(image)} and its caption {shown(caption)}: give both as text"
     written = row.get("boxes") or []  # a CSV's cell holds JSON, an object has the list itself
     try:
         boxes = parse_boxes(json.loads(written) if isinstance(written, str) else written)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         problem = problem or f"its boxes cannot be read: {error}"
-    name = str(row.get("id") or "") or _unused(str(image or where), numbers, taken)
+    name = _given_id(row) or _unused(str(image or where), numbers, taken)
     return Listed(name, where, str(image), str(caption), folder, boxes, problem=problem)
 
 
+def _given_id(row):
+    return "" if row.get("id") is None else str(row["id"])
+
+
 def _unused(image, numbers, taken):
-    numbers[image] = numbers.get(image, 0) + 1
-    name = image if numbers[image] == 1 else f"{image}-{numbers[image]}"
-    if name in taken:
-        return _unused(image, numbers, taken)
+    """The image's name, or the first of name-2, name-3, ... that no pair has."""
+    name = image
+    while name in taken:
+        numbers[image] = numbers.get(image, 1) + 1
+        name = f"{image}-{numbers[image]}"
     taken.add(name)
     return name
 
