@@ -240,7 +240,7 @@ def chest(tmp_path):
         OPACITY,
         ("Pneumonia", "pneumonia", *OPACITY[2:]),
         ("Opacity", "left basal opacity", "files/p10/a.jpg", 0, 0, 100, 50, 1000, 500, "dicom-a"),
-        ("Edema", "left basal opacity", "files/p10/b.jpg", 101, 52, 13, 6, 1000, 500, "dicom-b"),
+        ("Edema", "left basal opacity", "files/p10/b.jpg", 103, 53, 13, 5, 1000, 500, "dicom-b"),
     ]
     return write_csv(tmp_path, rows, "MS_CXR_Local_Alignment_v1.0.0.csv")
 
@@ -254,8 +254,8 @@ def test_mscxr_boxes_of_one_phrase_make_one_pair(chest):
 
 
 def test_mscxr_boxes_follow_a_picture_that_was_made_smaller(chest):
-    (box,) = load_pairs(chest)[2].boxes  # 101..114, 52..58 of 1000 x 500 pixels, a fifth of that in the file
-    assert (box.x, box.y, box.x + box.w, box.y + box.h) == (20, 10, 23, 12)
+    (box,) = load_pairs(chest)[2].boxes  # 103..116, 53..58 of 1000 x 500 pixels, a fifth of that in the file
+    assert (box.x, box.y, box.x + box.w, box.y + box.h) == (20, 10, 24, 12)
 
 
 def test_mscxr_pictures_are_found_from_any_of_their_folders(chest, tmp_path_factory):

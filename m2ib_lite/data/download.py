@@ -21,7 +21,6 @@ REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS = {"User-Agent": "m2ib_lite", "Accept": "image/*", "Connection": "close"}
 IN_PATHS = "/%:@!$&'()*+,;=~[]"  # what an address may hold as it is
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
-TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "2001::/32")))  # RFC 8215 and Teredo: where they end is not seen
 
 
 def open_url(url):
@@ -106,8 +105,6 @@ def is_public(address):
     """Whether an IP address is one of the public internet; an IPv6 address that stands for an IPv4 one is judged by that."""
     ip = ipaddress.ip_address(address)
     if ip.version == 6:
-        if any(ip in tunnel for tunnel in TUNNELS):
-            return False
         ip = ip.ipv4_mapped or ip.sixtofour or (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip)
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or getattr(ip, "is_site_local", False))
 
