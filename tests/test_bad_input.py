@@ -154,6 +154,17 @@ def test_a_name_may_lie_about_the_format_but_not_about_being_a_picture(tmp_path)
         open_image(tmp_path / "page.jpg")
 
 
+def test_a_broken_note_in_a_whole_picture_is_refused(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    PAIR.image.save(tmp_path / "turned.webp", exif=exif)
+    content = (tmp_path / "turned.webp").read_bytes()
+    assert open_image(tmp_path / "turned.webp").mode == "RGB"
+    (tmp_path / "turned.webp").write_bytes(content.replace(b"MM\x00*", b"M?\x00*").replace(b"II*\x00", b"I?*\x00"))
+    with pytest.raises(ValueError, match=r"turned\.webp is not an image that can be read .*TIFF"):
+        open_image(tmp_path / "turned.webp")
+
+
 def test_no_program_is_run_for_a_picture(tmp_path, monkeypatch):
     PAIR.image.save(tmp_path / "page.jpg", "EPS")
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was run"))
@@ -163,7 +174,7 @@ def test_no_program_is_run_for_a_picture(tmp_path, monkeypatch):
 
 def test_a_picture_that_pillow_opened_and_cannot_decode_is_refused(tmp_path):
     (tmp_path / "cut.png").write_bytes(picture("PNG")[:200])
-    with Image.open(tmp_path / "cut.png") as lazy, pytest.raises(ValueError, match="the PIL image is not an image"):
+    with Image.open(tmp_path / "cut.png") as lazy, pytest.raises(ValueError, match="the PIL image cannot be decoded"):
         open_image(lazy)
 
 

@@ -20,7 +20,7 @@ def open_image(source):
     if isinstance(source, str | Path):
         image = _read(Path(source))
     elif isinstance(source, Image.Image):
-        image = _load(source, "the PIL image")
+        image = _decode(source)
     elif hasattr(source, "__array__"):
         image = _from_array(np.asarray(source))
     else:
@@ -37,26 +37,23 @@ def _read(path):
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                return ImageOps.exif_transpose(_load(image, path))  # a phone's photo as its viewer shows it
+                image.load()
+                return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no image file {path}: give the path of an existing one") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: save it smaller") from error
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+    except Exception as error:  # for a broken file Pillow raises SyntaxError, struct.error and more
+        raise ValueError(f"{path} is not an image that can be read ({error}): convert it to PNG or JPEG") from error
 
 
-def _load(image, name):
-    """A PIL image with its pixels in memory."""
+def _decode(image):
+    """A PIL image whose file may not have been read yet."""
     try:
         image.load()
-    except Exception as error:  # Pillow's many decoders raise nearly everything for a broken file
-        raise _unreadable(name, error) from error
+    except Exception as error:  # as above
+        raise ValueError(f"the PIL image cannot be decoded ({error}): open a whole file") from error
     return image
-
-
-def _unreadable(name, error):
-    return ValueError(f"{name} is not an image that can be read ({error}): convert it to PNG or JPEG")
 
 
 def _from_array(array):
