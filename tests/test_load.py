@@ -324,9 +324,9 @@ def test_rows_of_a_dataset_are_pairs():
 
 def test_rows_of_anything_with_a_length_are_pairs():
     grey = np.full((5, 4), 9, np.uint8)
-    data = load_pairs([{"image": grey, "caption": "a cat"}, {"image": None, "caption": "a cat"}, {"image": grey}])
+    data = load_pairs([{"image": grey, "caption": "a cat"}, {"image": None, "caption": "a cat"}, {"image": grey}, (grey, "a cat")])
     assert data[0].image.size == (4, 5)
-    for i, message in ((1, "row-1.*not NoneType"), (2, "row-2.*no column 'caption' but image")):
+    for i, message in ((1, "row-1.*not NoneType"), (2, "row-2.*no column 'caption' but image"), (3, "row-3.*tuple: give a dict")):
         with pytest.raises(ValueError, match=message):
             data[i]
     assert data.digest() != load_pairs([{"image": grey, "caption": "a dog"}]).digest()

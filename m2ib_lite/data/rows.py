@@ -28,14 +28,18 @@ class Row:
     def read(self):
         """The pair, its image opened.  ValueError or OSError where it is bad."""
         row = self.rows[self.index]
+        if not isinstance(row, Mapping):
+            raise ValueError(f"it is a {type(row).__name__}: give a dict of columns")
         check_columns(row, self.image, self.caption)
         check_caption(row[self.caption])
         return Pair(open_image(row[self.image]), row[self.caption], id=self.id)
 
     def content(self):
         """The fingerprint that `datasets` gives data and all that was done to them; without one, the row's caption."""
-        fingerprint = getattr(self.rows, "_fingerprint", None)
-        return self.id, self.image, self.caption, fingerprint or self.rows[self.index].get(self.caption)
+        said = getattr(self.rows, "_fingerprint", None)
+        if said is None and isinstance(row := self.rows[self.index], Mapping):
+            said = row.get(self.caption)
+        return self.id, self.image, self.caption, said
 
 
 def read_rows(rows, image, caption):
