@@ -33,7 +33,7 @@ testbed: $(VENV)/installed
 	cd data && shasum -a 256 sprites/sprites.* models/*/*.safetensors models/*/*.json > SHA256SUMS
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build .hypothesis .pytest_cache .ruff_cache *.egg-info
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from . import bottleneck
 from .data import Images
 from .hooks import capture, frozen
+from .models import check_caption
 
 MODALITIES = ("image", "text")  # in the order of Clip.towers
 COUNTS = ("steps", "samples", "batch_size")
@@ -70,8 +71,7 @@ def pair_up(images, captions):
     if len(images) != len(captions) or not images:
         raise ValueError(f"{len(images)} images and {len(captions)} captions: give one caption for each image, at least one")
     for i, caption in enumerate(captions):
-        if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"caption {i} is {caption!r}: give at least one word")
+        check_caption(caption, f"caption {i}")
     return images, captions
 
 

@@ -1,10 +1,14 @@
 """Whatever a user calls an image, as the 8-bit RGB that a model's preprocessing expects."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+
+MOST_STRETCHED = 100  # times as long as wide
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # for EPS, Pillow would run a program
 
 
 class Images(Sequence):
@@ -24,29 +28,46 @@ def open_image(source):
     """A path, a PIL image of any mode, or an array -> an RGB PIL image; transparency is laid over white.
 
     Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, uint16, or floats in 0..1.
-    FileNotFoundError for a missing file, ValueError for what is no image or has no pixels, TypeError for another type.
+    FileNotFoundError for a missing file, ValueError for what is no image, has no pixels, too many (a file's, as Pillow counts) or
+    all in a line, TypeError for another type.
     """
     if isinstance(source, str | Path):
         image = _read(Path(source))
     elif isinstance(source, Image.Image):
-        image = source
+        image = _decode(source)
     elif hasattr(source, "__array__"):
         image = _from_array(np.asarray(source))
     else:
         raise TypeError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} x {image.height} pixels has nothing to explain: give one with pixels")
+    if max(image.size) > MOST_STRETCHED * min(image.size):  # a model's preprocessing would enlarge it to gigabytes
+        raise ValueError(f"an image of {image.width} x {image.height} pixels is a line: crop it")
     return _to_rgb(image)
 
 
 def _read(path):
-    if not path.exists():
-        raise FileNotFoundError(f"no image file {path}: give the path of an existing one")
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
-    except (UnidentifiedImageError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no image file {path}: give the path of an existing one") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: save it smaller") from error
+    except Exception as error:  # for a broken file Pillow raises SyntaxError, struct.error and more
         raise ValueError(f"{path} is not an image that can be read ({error}): convert it to PNG or JPEG") from error
+
+
+def _decode(image):
+    """A PIL image whose file may not have been read yet."""
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise ValueError(f"the PIL image cannot be decoded ({error}): open a whole file") from error
+    return image
 
 
 def _from_array(array):

@@ -1,6 +1,6 @@
 """Load a CLIP, encode with it, and run one tower from a block on; the only place that knows transformers."""
 
-from .clip import Captions, Clip, default_layer
+from .clip import Captions, Clip, check_caption, default_layer
 from .load import BUILT_IN, TESTBED, has_bfloat16, load_model, pick_device
 from .towers import Tower, pooled_position
 
@@ -10,6 +10,7 @@ __all__ = [
     "Captions",
     "Clip",
     "Tower",
+    "check_caption",
     "default_layer",
     "has_bfloat16",
     "load_model",

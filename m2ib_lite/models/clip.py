@@ -2,11 +2,14 @@
 
 import warnings
 from dataclasses import dataclass
+from textwrap import shorten
 
 import torch
 from einops import rearrange
 
 from .towers import ImageTower, TextTower, pooled_position
+
+SHOWN = 200  # letters of a caption in a message
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Clip:
 
     def tokens(self, captions):
         """Captions -> Captions.  Warns of words that are cut off or not known.  ValueError where a caption has no word."""
+        for i, caption in enumerate(captions):
+            check_caption(caption, f"caption {i}")
         most = self.model.config.text_config.max_position_embeddings
         plain = dict(split_special_tokens=True)  # "<eos>" in a caption is text like any other
         whole = self.tokenizer(captions, return_offsets_mapping=True, verbose=False, **plain)
@@ -98,7 +103,9 @@ class Clip:
     def _warn_of_cut(i, caption, offsets, most):
         if len(offsets) > most:
             lost = caption[offsets[most - 1][0] :]
-            warnings.warn(f"caption {i} is longer than the model's {most} positions; cut off: {lost!r}", stacklevel=3)
+            warnings.warn(
+                f"caption {i} is longer than the model's {most} positions; cut off: {shorten(lost, SHOWN)!r}", stacklevel=3
+            )
 
     def _warn_of_unknown(self, i, caption, ids, offsets):
         unknown = self.tokenizer.unk_token_id
@@ -106,10 +113,18 @@ class Clip:
             return
         words = [caption[a:b] for token, (a, b) in zip(ids, offsets, strict=False) if token == unknown]
         if words:
-            message = f"caption {i} has words that the tokenizer of {self.name} does not know: {', '.join(words)}"
+            message = f"caption {i} has words that the tokenizer of {self.name} does not know: {shorten(', '.join(words), SHOWN)}"
             warnings.warn(message, stacklevel=3)
 
 
 def default_layer(tower):
     """Three quarters of the depth, 9 of 12 as published, and never the last block, after which no token meets another."""
     return min(len(tower.blocks) * 3 // 4, len(tower.blocks) - 2)
+
+
+def check_caption(caption, name="the caption"):
+    """ValueError where a caption is no text, has no word, or holds what no text file can.  name: what the message calls it."""
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError(f"{name} is {caption!r}: give at least one word")
+    if any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise ValueError(f"{name} is {shorten(repr(caption), SHOWN)}: it holds half a character (a surrogate), read it as UTF-8")

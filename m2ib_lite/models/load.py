@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +14,7 @@ from .clip import Clip
 
 TESTBED = Path(__file__).parents[2] / "data"  # shipped beside the package, in the clone that it is installed from
 BUILT_IN = {"testbed": TESTBED / "models" / "scenes", "radiographs": TESTBED / "models" / "radiographs"}
+UNREADABLE = (OSError, ValueError, SafetensorError, RuntimeError, EOFError, TypeError)  # the last three of a torn pickle
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -50,7 +52,9 @@ def load_model(name="testbed", device="auto", dtype=torch.float32):
             model, report = CLIPModel.from_pretrained(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
         processor = CLIPImageProcessorPil.from_pretrained(source)
-    except (OSError, ValueError, SafetensorError) as error:
+    except UnpicklingError as error:  # torch's message says how to run what a file holds
+        raise ValueError(f"{name} has a pickle that is torn or holds more than weights: get the weights as safetensors") from error
+    except UNREADABLE as error:
         if local:
             raise ValueError(f"{name} cannot be read ({error}): save model, tokenizer and image processor there again") from error
         message = f"no model {name!r}: give 'testbed', a folder that holds a CLIP, or the name of one on the hub (needs a network)"

@@ -1,0 +1,221 @@
+"""Whatever comes in, out comes a result with finite maps, or an error that says what is wrong with it."""
+
+import io
+import json
+import os
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from m2ib_lite import explain, load_model
+from m2ib_lite.data import load_pairs, open_image, scenes
+
+SLOW = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+QUICK = settings(SLOW, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CLIP, PAIR = load_model("testbed", device="cpu"), scenes(1)[0]
+
+letters = st.characters() | st.sampled_from("🦉\u200d\u202e\x00\x1b\ud800\udfff\u0301ねقा ")
+words = st.sampled_from(["an owl", "two mice", "<eos>", "[UNK]", "owl " * 2500, "x" * 10_000])
+captions = st.lists(st.text(letters, max_size=12) | words, max_size=4).map(" ".join)
+
+
+def attempt(act, *errors):
+    """What `act` returns, or None where it raised one of the errors that a user may see, with words in it."""
+    caught = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of words that are not known, which here are most
+        try:
+            return act()
+        except errors as error:
+            caught = error
+    assert len(str(caught)) > 20
+    return None
+
+
+def assert_whole(found):
+    assert torch.isfinite(found.image_maps).all()
+    assert all(torch.isfinite(text_map).all() for text_map in found.text_maps)
+    assert [len(text_map) for text_map in found.text_maps] == list(map(len, found.tokens))
+
+
+@SLOW
+@given(captions)
+def test_any_caption_is_explained_or_refused(caption):
+    found = attempt(lambda: explain(CLIP, PAIR.image, caption, steps=1, samples=1, progress=False), ValueError)
+    if found:
+        assert_whole(found)
+    else:
+        assert not caption.strip() or any("\ud800" <= letter <= "\udfff" for letter in caption)
+
+
+@SLOW
+@given(st.data())
+def test_any_picture_is_explained_or_refused(data):
+    w, h = (data.draw(st.integers(1, 60) | st.sampled_from([1, 112, 2000])) for _ in "wh")
+    mode = data.draw(st.sampled_from(["RGB", "L", "1", "RGBA", "P", "CMYK", "I;16", "F"]))
+    image = Image.new(mode, (w, h), data.draw(st.integers(0, 1)))
+    found = attempt(lambda: explain(CLIP, image, PAIR.caption, steps=1, samples=1, progress=False), ValueError)
+    assert bool(found) == (max(w, h) <= 100 * min(w, h))
+    if found:
+        assert_whole(found)
+        assert found.heat(0).shape == (h, w)
+        assert np.isfinite(found.heat(0)).all()
+
+
+shapes = st.lists(st.integers(0, 5), max_size=4)
+kinds = st.sampled_from(["u1", "u2", ">u2", "i8", "f2", "f4", "f8", "?", "c8", "O", "U3"])
+
+
+@QUICK
+@given(shapes, kinds, st.sampled_from([0, 1, -1, 0.5, 255, np.nan, np.inf]))
+def test_any_array_is_an_image_or_refused(shape, kind, value):
+    assume(not (kind[-2] in "iu?" and not np.isfinite(value)) if len(kind) > 1 else True)
+    with np.errstate(all="ignore"):
+        array = np.full(shape, value).astype(kind)
+    image = attempt(lambda: open_image(array), ValueError)
+    assert image is None or (image.mode, image.size) == ("RGB", (shape[1], shape[0]))
+
+
+def picture(kind):
+    file = io.BytesIO()
+    PAIR.image.resize((20, 16)).save(file, kind)
+    return file.getvalue()
+
+
+PICTURES = [picture(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")]
+
+
+@QUICK
+@given(st.data())
+def test_any_broken_file_is_an_image_or_refused(tmp_path, data):
+    content = bytearray(data.draw(st.sampled_from(PICTURES)))
+    for _ in range(data.draw(st.integers(0, 6))):
+        content[data.draw(st.integers(0, min(len(content) - 1, 300)))] = data.draw(st.integers(0, 255))
+    (tmp_path / "broken.jpg").write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
+    image = attempt(lambda: open_image(tmp_path / "broken.jpg"), ValueError)
+    assert image is None or image.mode == "RGB"
+
+
+cells = st.sampled_from(
+    ["image", "caption", "id", "boxes", "a.png", "a cat", '"', ",", "\t", "\r\n", "\n", "[{}]", "\ufeff", "http://[::1"]
+)
+written = st.lists(cells | st.text(max_size=4), max_size=30).map("".join).map(lambda text: text.encode(errors="replace"))
+numbers = st.integers(-50, 50) | st.floats() | st.none() | st.text(max_size=2)
+boxes = st.lists(st.dictionaries(st.sampled_from(["label", "x", "y", "w", "h", "word", "named"]), numbers), max_size=2)
+entries = st.dictionaries(st.sampled_from(["image", "caption", "id", "boxes"]), boxes | captions | numbers | st.just("a.png"))
+lines = st.lists(entries, max_size=3).map(lambda found: "\n".join(map(json.dumps, found)).encode())
+
+
+@QUICK
+@given(st.sampled_from(["captions.csv", "captions.jsonl", "cc.tsv"]), st.binary(max_size=40) | written | lines, st.booleans())
+def test_any_table_is_read_or_refused(tmp_path, name, content, headed):
+    PAIR.image.save(tmp_path / "a.png")
+    (tmp_path / name).write_bytes((b"image,caption,boxes\n" if headed else b"") + content)
+    data = attempt(lambda: load_pairs(tmp_path / name), ValueError)
+    if data is not None:
+        assert len(set(data.ids)) == len(data) > 0
+        assert data.digest()
+        for i in range(len(data)):
+            attempt(lambda: data[i], ValueError, OSError)  # noqa: B023, called at once
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 250), (250, 20_000)])
+def test_the_smallest_and_a_long_picture_are_explained(size):
+    found = explain(CLIP, Image.new("RGB", size), PAIR.caption, steps=1, samples=1, progress=False)
+    assert_whole(found)
+    assert found.heat(0).shape == size[::-1]
+
+
+def test_a_line_is_refused_before_preprocessing_makes_gigabytes_of_it():
+    with pytest.raises(ValueError, match="20000 x 1 pixels is a line: crop it"):
+        explain(CLIP, np.zeros((1, 20_000, 3), np.uint8), PAIR.caption)
+
+
+@pytest.mark.parametrize("factor", [2, 100])  # Pillow warns of the one and refuses the other
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch, factor):
+    Image.new("1", (100, 100)).save(tmp_path / "bomb.png")
+    open_image(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000 * 1.5 // factor)
+    with pytest.raises(ValueError, match=r"bomb\.png has more than [\d,.]+ pixels: save it smaller"):
+        open_image(tmp_path / "bomb.png")
+
+
+def test_a_name_may_lie_about_the_format_but_not_about_being_a_picture(tmp_path):
+    PAIR.image.save(tmp_path / "a.jpg", "PNG")
+    assert open_image(tmp_path / "a.jpg").tobytes() == PAIR.image.tobytes()
+    (tmp_path / "page.jpg").write_text("<!DOCTYPE html><html><body>404</body></html>")
+    with pytest.raises(ValueError, match=r"page\.jpg is not an image that can be read .*: convert it"):
+        open_image(tmp_path / "page.jpg")
+
+
+def test_a_broken_note_in_a_whole_picture_is_refused(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    PAIR.image.save(tmp_path / "turned.webp", exif=exif)
+    content = (tmp_path / "turned.webp").read_bytes()
+    assert open_image(tmp_path / "turned.webp").mode == "RGB"
+    (tmp_path / "turned.webp").write_bytes(content.replace(b"MM\x00*", b"M?\x00*").replace(b"II*\x00", b"I?*\x00"))
+    with pytest.raises(ValueError, match=r"turned\.webp is not an image that can be read .*TIFF"):
+        open_image(tmp_path / "turned.webp")
+
+
+def test_no_program_is_run_for_a_picture(tmp_path, monkeypatch):
+    PAIR.image.save(tmp_path / "page.jpg", "EPS")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was run"))
+    with pytest.raises(ValueError, match=r"page\.jpg is not an image that can be read .*: convert it"):
+        open_image(tmp_path / "page.jpg")
+
+
+def test_a_picture_that_pillow_opened_and_cannot_decode_is_refused(tmp_path):
+    (tmp_path / "cut.png").write_bytes(picture("PNG")[:200])
+    with Image.open(tmp_path / "cut.png") as lazy, pytest.raises(ValueError, match="the PIL image cannot be decoded"):
+        open_image(lazy)
+
+
+def test_a_message_does_not_repeat_ten_thousand_letters():
+    with pytest.warns(UserWarning, match="caption 0") as caught:
+        CLIP.tokens(["x" * 10_000 + " owl" * 2500])
+    assert len(caught) == 2
+    assert all(len(str(warning.message)) < 400 for warning in caught)
+    with pytest.raises(ValueError, match="half a character") as refused:
+        CLIP.tokens(["an owl", "\ud800" * 10_000])
+    assert len(str(refused.value)) < 400
+
+
+class Hostile:
+    """A pickle that makes a folder when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, file: file.write_bytes(pickle.dumps(content, 2))])
+def test_the_code_that_a_checkpoint_holds_is_refused(folder, save):
+    (folder / "model.safetensors").unlink()
+    save({"logit_scale": Hostile(folder / "ran")}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="holds more than weights: get the weights as safetensors"):
+        load_model(str(folder))
+    assert not (folder / "ran").exists()
+    pickle.loads(pickle.dumps(Hostile(folder / "ran")))
+    assert (folder / "ran").exists()  # so it is hostile
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
+def test_a_checkpoint_cut_short_is_refused(folder, name, share):
+    if name.endswith("bin"):
+        (folder / "model.safetensors").unlink()
+        torch.save({"logit_scale": torch.ones(1000)}, folder / name)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match=r"cannot be read|is torn or holds more"):
+        load_model(str(folder))

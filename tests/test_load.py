@@ -1,0 +1,349 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from m2ib_lite import explain
+from m2ib_lite.data import Box, Pairs, load_pairs, open_image, radiographs, scenes
+from m2ib_lite.evaluate.localise import localisation, whole_words
+
+CAT = {"label": "cat", "x": 3, "y": 4, "w": 10, "h": 12, "word": "cat"}
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with a.png, b.jpg and c.png, 40 x 30 pixels each."""
+    for value, name in enumerate(("a.png", "b.jpg", "c.png")):
+        Image.new("RGB", (40, 30), (value * 50, 100, 200)).save(tmp_path / name)
+    return tmp_path
+
+
+def write_csv(folder, rows, name="captions.csv", **options):
+    with open(folder / name, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, **options).writerows(rows)
+    return folder / name
+
+
+@pytest.mark.parametrize(("name", "generator"), [("scenes", scenes), ("radiographs", radiographs)])
+def test_generated_pairs_are_those_of_the_generator(name, generator):
+    data = load_pairs(name, 4, seed=3)
+    for pair, same in zip(data, generator(4, seed=3), strict=True):
+        assert (pair.id, pair.caption, pair.boxes) == (same.id, same.caption, same.boxes)
+        assert pair.image.tobytes() == same.image.tobytes()
+    assert data.ids == [pair.id for pair in data]
+    assert len(load_pairs(name)) == 100
+
+
+def test_nothing_is_opened_before_it_is_asked_for_and_then_that_alone(images, monkeypatch):
+    write_csv(images, [("image", "caption"), ("a.png", "a cat"), ("b.jpg", "a dog"), ("c.png", "an owl")])
+    opened = []
+    monkeypatch.setattr("m2ib_lite.data.tables.open_image", lambda path: opened.append(path.name) or open_image(path))
+    data = load_pairs(images)
+    assert (len(data), data.ids, data[1:].ids) == (3, ["a.png", "b.jpg", "c.png"], ["b.jpg", "c.png"])
+    assert len(data.digest()) == 32
+    assert isinstance(data[1:], Pairs)
+    assert opened == []
+    assert (data[-1].caption, data[1:][0].caption) == ("an owl", "a dog")
+    assert opened == ["c.png", "b.jpg"]
+    assert next(iter(data)).image.getpixel((0, 0)) == (0, 100, 200)
+    assert opened == ["c.png", "b.jpg", "a.png"]
+    with pytest.raises(IndexError):
+        data[3]
+
+
+def test_csv_and_jsonl_say_the_same(images):
+    rows = [
+        ("image", "caption", "boxes", "note"),
+        ("a.png", 'two "cats", one\nbed', json.dumps([CAT, dict(CAT, named=False)]), "x"),
+        ("b.jpg", "une forêt 🌲", "", ""),
+    ]
+    path = write_csv(images, rows)
+    from_csv = list(load_pairs(images))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r\n", b"\n"))  # as Excel and as Unix write it
+    assert [pair.caption for pair in load_pairs(path)] == [rows[1][1], rows[2][1]]
+    path.unlink()
+    entries = [
+        dict(image="a.png", caption=rows[1][1], boxes=[CAT, dict(CAT, named=False)]),
+        dict(image="b.jpg", caption=rows[2][1]),
+    ]
+    (images / "captions.jsonl").write_text("\n\n".join(map(json.dumps, entries)))
+    from_jsonl = list(load_pairs(images))
+    for pair, same in zip(from_csv, from_jsonl, strict=True):
+        assert (pair.id, pair.caption, pair.boxes) == (same.id, same.caption, same.boxes)
+    assert from_csv[0].boxes == [Box("cat", 3, 4, 10, 12, True, "cat"), Box("cat", 3, 4, 10, 12, False, "cat")]
+    assert from_csv[0].words() == {"cat"}
+
+
+def test_ids_are_given_or_made_of_the_image_name_and_always_unique(images):
+    write_csv(
+        images,
+        [("image", "caption", "id"), *[("a.png", text, "") for text in "xyz"], ("b.jpg", "u", "a.png-2"), ("b.jpg", "v", "")],
+    )
+    assert load_pairs(images).ids == ["a.png", "a.png-3", "a.png-4", "a.png-2", "b.jpg"]
+    numbered = [json.dumps(dict(image="a.png", caption="x", id=i)) for i in range(2)]
+    (images / "numbered.jsonl").write_text("\n".join(numbered))
+    assert load_pairs(images / "numbered.jsonl").ids == ["0", "1"]
+    write_csv(images, [("image", "caption", "id"), ("a.png", "x", "one"), ("b.jpg", "y", "one")])
+    with pytest.raises(ValueError, match=r"two pairs have the id 'one', captions\.csv, line 2 and captions\.csv, line 3"):
+        load_pairs(images)
+
+
+def test_a_box_is_kept_inside_its_picture(images):
+    boxes = [dict(CAT, x=-5), dict(CAT, x=35.4, w=99)]
+    (images / "captions.jsonl").write_text(json.dumps(dict(image="a.png", caption="a cat", boxes=boxes)))
+    assert [(box.x, box.w) for box in load_pairs(images)[0].boxes] == [(0, 5), (35, 5)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ('{"image": "a.png"', "not JSON"),
+        ('["a.png", "a cat"]', "not a JSON object"),
+        ("{}", "not a JSON object"),
+        ("[" * 100_000, "not JSON"),
+        ('{"image": "a.png"}', "caption None"),
+        ('{"image": 3, "caption": "a cat"}', "image is 3"),
+        ('{"image": "a.png", "caption": " \\u00a0"}', "give at least one word"),
+        ('{"image": "a.png", "caption": "half \\ud800"}', "half a character"),
+        ('{"image": "no.png", "caption": "a cat"}', "no image file"),
+        ('{"image": "a\\u0000.png", "caption": "a cat"}', "not an image"),
+        ('{"image": "captions.jsonl", "caption": "a cat"}', "not an image"),
+        ('{"image": ".", "caption": "a cat"}', "not an image"),
+        ('{"image": "a.png", "caption": "a cat", "boxes": {"label": "cat"}}', "JSON list"),
+        ('{"image": "a.png", "caption": "a cat", "boxes": "[{"}', "boxes cannot be read"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, wide=3)])), "no object with label, x, y, w, h"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, w=0)])), "above zero"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=float("nan"))])), "numbers, in pixels"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=10**400)])), "boxes cannot be read"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, named="no")])), "named that is no bool"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=40)])), "outside the picture of 40 x 30 pixels"),
+        ('{"image": "ftp://host/a.png", "caption": "a cat"}', r"no http:// or https:// address"),
+    ],
+)
+def test_a_bad_pair_is_named_when_it_is_asked_for_and_harms_no_other(images, entry, message):
+    (images / "captions.jsonl").write_text(
+        f'{{"image": "a.png", "caption": "a cat"}}\n{entry}\n{{"image": "c.png", "caption": "an owl"}}'
+    )
+    data = load_pairs(images)
+    assert (len(data), len(set(data.ids)), data[0].caption, data[2].caption) == (3, 3, "a cat", "an owl")
+    assert data.digest() == load_pairs(images).digest()
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        data[1]
+    assert "captions.jsonl, line 2" in str(caught.value)
+    assert repr(data.ids[1]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has no column image, caption: its first line names none"),
+        (b"image,caption\r\n", "has no pairs"),
+        (b"picture,caption\na.png,x\n", "has no column image: its first line names picture, caption"),
+        (b"image;caption\na.png;x\n", "has no column image, caption"),
+        ("image,caption\na.png,forêt\n".encode("latin-1"), "is not UTF-8"),
+        ("image,caption\na.png,x\n".encode("utf-16"), "is not UTF-8"),
+        (b'image,caption\na.png,"an open quote\nb.jpg,y\n', "line 3 is not CSV"),
+        (b'image,caption\na.png,"a "quoted" word"\n', "line 2 is not CSV"),
+        (b"image,caption\na.png," + b"x" * 200_000, "line 2 is not CSV"),
+    ],
+)
+def test_a_bad_csv_is_refused_by_name(images, content, message):
+    (images / "captions.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_pairs(images)
+    assert "captions.csv" in str(caught.value) or "has no pairs" in message
+
+
+def test_a_row_with_other_columns_than_the_first_line_is_bad_alone(images):
+    write_csv(images, [("image", "caption"), ("a.png", "one", "two"), ("b.jpg",), ("c.png", "an owl")])
+    data = load_pairs(images)
+    for i in (0, 1):
+        with pytest.raises(ValueError, match=r"line [23]\): it has not the 2 columns of the first line"):
+            data[i]
+    assert data[2].caption == "an owl"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "message"),
+    [
+        ("no/such/data", {}, FileNotFoundError, "no data 'no/such/data': give scenes, radiographs, photographs"),
+        (".", {}, FileNotFoundError, r"has no tables of captions: give it one of captions\.csv or captions\.jsonl"),
+        ("scenes", {"count": 0}, ValueError, "count is 0"),
+        ("scenes", {"count": "8"}, ValueError, "count is '8'"),
+        ("scenes", {"seed": -1}, ValueError, "seed is -1"),
+        (7, {}, TypeError, "not from int"),
+        ([], {}, ValueError, "list has no pairs"),
+        ({"train": [], "test": []}, {}, ValueError, "dict of train, test is no list of rows"),
+        (__file__, {}, ValueError, r"is no \.csv, \.jsonl, \.tsv"),
+    ],
+)
+def test_what_is_no_data_is_refused_by_name(source, options, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        load_pairs(source, **options)
+
+
+def test_a_count_takes_a_drawn_part_in_order_and_more_than_there_is_warns(images):
+    (images / "many.tsv").write_text("".join(f"caption {i}\ta.png\n" for i in range(50)))
+    part = load_pairs(images / "many.tsv", 5, seed=1)
+    lines = [int(name.removeprefix("line-")) for name in part.ids]
+    assert lines == sorted(lines) != [1, 2, 3, 4, 5]
+    assert set(part.ids) < set(load_pairs(images / "many.tsv", 20, seed=1).ids)
+    assert part.ids != load_pairs(images / "many.tsv", 5, seed=2).ids
+    with pytest.warns(UserWarning, match="has 50 pairs, not 60: all of them are taken"):
+        assert len(load_pairs(images / "many.tsv", 60)) == 50
+
+
+def test_a_tsv_has_caption_then_image_and_no_header(images):
+    lines = ['an "odd caption', "a cat\tc.png", "", "https://host/x.jpg\ta dog", "a\tb\tc", "a bed \ta.png"]
+    (images / "cc.tsv").write_bytes("\r\n".join(lines).encode())
+    data = load_pairs(images / "cc.tsv")
+    assert data.ids == ["line-1", "line-2", "line-4", "line-5", "line-6"]
+    assert (data[1].caption, data[1].image.size) == ("a cat", (40, 30))
+    for i, message in ((0, "it has 1 columns"), (2, "give the caption first"), (3, "it has 3 columns")):
+        with pytest.raises(ValueError, match=message):
+            data[i]
+
+
+def test_a_digest_follows_what_the_records_say_and_not_where_they_lie(images, tmp_path_factory):
+    rows = [("image", "caption"), ("a.png", "a cat"), ("b.jpg", "a dog")]
+    write_csv(images, rows)
+    first = load_pairs(images).digest()
+    copy = tmp_path_factory.mktemp("elsewhere")
+    for file in images.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert load_pairs(copy).digest() == first
+    assert load_pairs(images)[::-1].digest() != first
+    assert load_pairs(images)[:1].digest() != first
+    write_csv(copy, [rows[0], ("a.png", "a cats"), rows[2]])
+    assert load_pairs(copy).digest() != first
+    write_csv(copy, [(*rows[0], "boxes"), (*rows[1], json.dumps([CAT])), (*rows[2], "")])
+    assert load_pairs(copy).digest() != first
+    Image.new("RGB", (41, 30)).save(images / "a.png")
+    assert load_pairs(images).digest() != first
+
+
+COLUMNS = ["category_name", "label_text", "path", "x", "y", "w", "h", "image_width", "image_height", "dicom_id"]
+OPACITY = ("Opacity", "left basal opacity", "files/p10/a.jpg", 800, 100, 200, 300, 1000, 500, "dicom-a")
+
+
+@pytest.fixture
+def chest(tmp_path):
+    """A made-up MS-CXR beside its pictures, one of 1000 x 500 pixels as it was, one shrunk to a fifth."""
+    (tmp_path / "files" / "p10").mkdir(parents=True)
+    Image.new("L", (1000, 500), 90).save(tmp_path / "files" / "p10" / "a.jpg")
+    Image.new("L", (200, 100), 90).save(tmp_path / "files" / "p10" / "b.jpg")
+    rows = [
+        COLUMNS,
+        OPACITY,
+        ("Pneumonia", "pneumonia", *OPACITY[2:]),
+        ("Opacity", "left basal opacity", "files/p10/a.jpg", 0, 0, 100, 50, 1000, 500, "dicom-a"),
+        ("Edema", "left basal opacity", "files/p10/b.jpg", 103, 53, 13, 5, 1000, 500, "dicom-b"),
+    ]
+    return write_csv(tmp_path, rows, "MS_CXR_Local_Alignment_v1.0.0.csv")
+
+
+def test_mscxr_boxes_of_one_phrase_make_one_pair(chest):
+    data = load_pairs(chest)
+    assert data.ids == ["dicom-a-1", "dicom-a-2", "dicom-b-1"]
+    assert data[0].caption == "left basal opacity"
+    assert data[0].boxes == [Box("Opacity", 800, 100, 200, 300), Box("Opacity", 0, 0, 100, 50)]
+    assert data[1].boxes == [Box("Pneumonia", 800, 100, 200, 300)]
+
+
+def test_mscxr_boxes_follow_a_picture_that_was_made_smaller(chest):
+    (box,) = load_pairs(chest)[2].boxes  # 103..116, 53..58 of 1000 x 500 pixels, a fifth of that in the file
+    assert (box.x, box.y, box.x + box.w, box.y + box.h) == (20, 10, 24, 12)
+
+
+def test_mscxr_pictures_are_found_from_any_of_their_folders(chest, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("labels") / chest.name
+    elsewhere.write_text(chest.read_text())
+    assert load_pairs(elsewhere, root=chest.parent)[0].image.size == (1000, 500)
+    with pytest.raises(FileNotFoundError, match=r"pair 'dicom-a-1' .*line 2\): no image file"):
+        load_pairs(elsewhere)[0]
+    elsewhere.write_text(chest.read_text().replace("files/p10", "p10"))
+    for root in (chest.parent, str(chest.parent / "files")):
+        assert load_pairs(elsewhere, root=root)[0].image.size == (1000, 500)
+
+
+def test_mscxr_boxes_outside_the_centre_crop_stay_in_image_pixels(chest, clip):
+    data = load_pairs(chest)
+    found = explain(clip, data[0].image, data[0].caption.replace("basal opacity", "owl"), steps=1, samples=1, progress=False)
+    assert found.views == [(250, 0, 750, 500)]
+    heat = found.heat(0)
+    assert heat.shape == (500, 1000)
+    right, left = data[0].boxes
+    assert not heat[right.rectangle(heat.shape)].any()  # what the model never saw
+    assert not heat[left.rectangle(heat.shape)].any()
+    assert heat[:, 250:750].any()
+    scores = localisation(found, [data[0]]).set_index("metric").value
+    assert scores["energy inside"] == scores["pointing game"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({3: "wide"}, "could not convert"),
+        ({5: 0}, "above zero"),
+        ({7: 0}, "true size"),
+        ({7: "inf"}, "are pixels"),
+        ({3: "nan"}, "numbers"),
+    ],
+)
+def test_mscxr_rows_that_are_wrong_are_named(chest, change, message):
+    bad = [change.get(i, value) for i, value in enumerate(OPACITY)]
+    write_csv(chest.parent, [COLUMNS, bad, ("Edema", "edema", *OPACITY[2:])], chest.name)
+    data = load_pairs(chest)
+    with pytest.raises(ValueError, match=rf"pair 'dicom-a-1' \(.*line 2\).*{message}"):
+        data[0]
+    assert data[1].caption == "edema"
+    write_csv(chest.parent, [COLUMNS[3:], bad[3:]], chest.name)
+    with pytest.raises(ValueError, match="has no column category_name, label_text, path"):
+        load_pairs(chest)
+
+
+def test_rows_of_a_dataset_are_pairs():
+    datasets = pytest.importorskip("datasets")
+    pictures = [Image.new("RGB", (8, 6), (value, 0, 0)) for value in (0, 128, 255)]
+    columns = {"picture": pictures, "text": ["a cat", " ", "an owl"]}
+    features = datasets.Features(picture=datasets.Image(), text=datasets.Value("string"))
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    data = load_pairs(rows, image="picture", caption="text")
+    assert (data.ids, data[2].caption) == (["row-0", "row-1", "row-2"], "an owl")
+    assert [data[i].image.getpixel((0, 0)) for i in (0, 2)] == [(0, 0, 0), (255, 0, 0)]
+    with pytest.raises(ValueError, match=r"pair 'row-1' \(a row of Dataset\): the caption is ' ': give at least"):
+        data[1]
+    other = datasets.Dataset.from_dict(dict(columns, text=["a cat", "a dog", "an owl"]), features=features)
+    assert data.digest() != load_pairs(other, image="picture", caption="text").digest()
+    with pytest.raises(ValueError, match=r"no column 'image' but picture, text: say load_pairs\(..., image="):
+        load_pairs(rows)
+
+
+def test_rows_of_anything_with_a_length_are_pairs():
+    grey = np.full((5, 4), 9, np.uint8)
+    data = load_pairs([{"image": grey, "caption": "a cat"}, {"image": None, "caption": "a cat"}, {"image": grey}, (grey, "a cat")])
+    assert data[0].image.size == (4, 5)
+    for i, message in ((1, "row-1.*not NoneType"), (2, "row-2.*no column 'caption' but image"), (3, "row-3.*tuple: give a dict")):
+        with pytest.raises(ValueError, match=message):
+            data[i]
+    assert data.digest() != load_pairs([{"image": grey, "caption": "a dog"}]).digest()
+
+
+def test_photographs_are_real_pictures_whose_boxes_and_words_fit():
+    with pytest.warns(UserWarning, match="photographs has 20 pairs, not 100"):
+        data = load_pairs("photographs", 100)
+    for pair in data:
+        assert pair.boxes
+        assert min(pair.image.size) >= 300
+        assert pair.region().any()
+        words = whole_words(pair.caption, pair.caption.split())
+        assert pair.words() <= set(words)
+        assert not {box.label for box in pair.boxes if not box.named} & set(words)
+    coins, rocket = (data[data.ids.index(name)] for name in ("coins", "rocket"))
+    assert len(coins.boxes) == 24
+    (box,) = (box for box in rocket.boxes if box.named)
+    inside = np.asarray(rocket.image.convert("L"), float)[box.rectangle((427, 640))].mean()
+    assert inside > 1.5 * np.asarray(rocket.image.convert("L"), float)[: box.y + box.h].mean()  # a white rocket, a dark sky
