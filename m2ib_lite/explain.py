@@ -16,9 +16,11 @@ from tqdm.auto import tqdm
 from . import bottleneck
 from .data import open_image
 from .hooks import capture, frozen
+from .words import join_scores, whole_words
 
 MODALITIES = ("image", "text")  # in the order of Clip.towers
 COUNTS = ("steps", "samples", "batch_size")
+LEVELS = ("rise", "random")  # methods whose scores do not add up: by a sum, a word would gain from having more pieces
 BAR_DELAY = 2  # seconds before the progress bar shows
 
 
@@ -27,8 +29,9 @@ class Attribution:
     """What a method found in B pairs.
 
     image_maps: (B, gh, gw) float32, one score a patch, in `unit`.  text_maps: one (n_content_tokens,) a pair.
-    tokens: the words of each caption as it writes them.  views: the rectangle of each image that the model saw, as
-    (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i.  Maps of a modality that was not asked for: None.
+    tokens: each caption's words, or pieces of them, as it writes them; words(i) joins the pieces.  views: the rectangle of each
+    image that the model saw, as (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i.
+    Maps of a modality that was not asked for: None.
     """
 
     image_maps: torch.Tensor | None
@@ -42,6 +45,11 @@ class Attribution:
 
     def __len__(self):
         return len(self.images)
+
+    def words(self, i):
+        """The words of caption i and their scores, the sum over a word's pieces: information adds up.  -> [str], (n_words,)"""
+        words, places = whole_words(self.captions[i], self.tokens[i])
+        return words, join_scores(places, self.text_maps[i], mean=self.method in LEVELS)
 
     def heat(self, i):
         """Image map i over the image's own pixels, bilinear between patch centres, 0 where the model saw nothing.  (H, W)"""

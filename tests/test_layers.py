@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "m2ib_lite"
-ORDER = ["hooks", "bottleneck", "metrics", "models", "data", "explain", "rivals", "evaluate", "plots", "repro", "__init__"]
+ORDER = ["hooks", "bottleneck", "metrics", "words", "models", "data", "explain", "rivals", "evaluate", "plots", "repro", "__init__"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

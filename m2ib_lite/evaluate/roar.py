@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ..explain import BAR_DELAY, check_positive
-from ..models import Clip
 from .degrade import remove_pixels, remove_words, spread
 from .localise import tidy
 
@@ -47,7 +46,7 @@ def fine_tune(clip, pixels, ids, whole, train, epochs, lr, batch_size, generator
     Not AdamW: so few of its steps are as long for a small gradient as for a large one, which drowned the difference in noise.
     """
     model = deepcopy(clip.model).float().eval().requires_grad_(True)
-    copy = Clip(model, clip.tokenizer, clip.processor, clip.name, clip.defaults)
+    copy = clip.like(model)
     optimiser = torch.optim.SGD(model.parameters(), lr=lr)
     for _ in range(epochs):
         order = train[torch.randperm(len(train), generator=generator)]

@@ -2,6 +2,7 @@
 
 from .clip import Captions, Clip, default_layer
 from .load import BUILT_IN, TESTBED, load_model, pick_device
-from .towers import Tower, pooled_position
+from .siglip import Siglip
+from .towers import Tower
 
-__all__ = ["BUILT_IN", "TESTBED", "Captions", "Clip", "Tower", "default_layer", "load_model", "pick_device", "pooled_position"]
+__all__ = ["BUILT_IN", "TESTBED", "Captions", "Clip", "Siglip", "Tower", "default_layer", "load_model", "pick_device"]
