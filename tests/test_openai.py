@@ -92,7 +92,7 @@ def test_an_unpacked_vocabulary_is_the_same_and_another_file_is_refused(tmp_path
 
 def test_real_words_come_in_real_pieces(original, tmp_path):
     text = load(save(original.state_dict(), tmp_path / "weights.pt")).tokens(CAPTIONS)
-    assert text.tokens[1][:6] == ["Small", "left", "P", "NE", "UM", "OTH"] or text.tokens[1][2:6] == ["PNEU", "MO", "THOR", "AX"]
+    assert text.tokens[1] == ["Small", "left", "PNEU", "MO", "THOR", "AX", ",", "no", "cardi", "ome", "gal", "y", "."]
     assert "".join(text.tokens[2]) == CAPTIONS[2].replace(" ", "")
     assert text.tokens[2][:4] == ["\U0001f989", "", "\U0001f989", ""]
 
@@ -131,10 +131,8 @@ def test_a_file_that_is_torn_is_refused(tmp_path, name):
         (lambda state: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "is a CLIP with a ResNet"),
         (lambda state: {"vision_model.embeddings.class_embedding": torch.zeros(1)}, r"has no visual\.conv1\.weight.* is a folder"),
         (lambda state: torch.zeros(3), r"has no visual\.conv1\.weight"),
-        (
-            lambda state: {k: v for k, v in state.items() if k != "ln_final.bias"},
-            r"lacks 1 weights.*text_model\.final_layer_norm\.bias",
-        ),
+        (lambda state: {k: v for k, v in state.items() if k != "ln_final.bias"}, r"lacks 1 weights.*final_layer_norm\.bias"),
+        (lambda state: {k: v for k, v in state.items() if k[:2] != "tr"}, r"has no transformer\.resblocks\.0"),
         (lambda state: state | {"visual.ln_post.bias": torch.zeros(3)}, r"lacks 1 weights.*post_layernorm\.bias"),
         (lambda state: state | {"visual.resblocks.0.ls_1.gamma": torch.zeros(3)}, r"does not have, such as visual\.resblocks"),
         (lambda state: state | {"ln_final.bias": torch.full((64,), torch.nan)}, "NaN or infinity"),

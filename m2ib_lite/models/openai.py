@@ -12,6 +12,15 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 MERGES = 49152 - 256 - 2  # of the lines of the BPE file OpenAI uses so many, after the first
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # which a saved TorchScript brings along
 HEAD = 64  # the width of an attention head in all of OpenAI's models
+TELLING = (  # the weights whose shapes tell the configuration
+    "visual.conv1.weight",
+    "visual.positional_embedding",
+    "positional_embedding",
+    "token_embedding.weight",
+    "text_projection",
+    "visual.transformer.resblocks.0.mlp.c_fc.weight",
+    "transformer.resblocks.0.mlp.c_fc.weight",
+)
 TORCHSCRIPT = """{path} is a TorchScript archive, which holds code. If you trust it, save its weights alone and load those:
 import torch
 torch.save(torch.jit.load({path!r}, map_location="cpu").state_dict(), "weights.pt")"""
@@ -53,7 +62,7 @@ def read_model(path, dtype):
 
 def read_state(path):
     """The tensors of a file by OpenAI's names, without the wrapping that training leaves around them."""
-    if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+    if is_torchscript(path):
         raise ValueError(TORCHSCRIPT.format(path=str(path)))
     try:
         safe = path.suffix == ".safetensors"
@@ -62,34 +71,38 @@ def read_state(path):
         reason = f"{path} cannot be read as tensors alone, and nothing else of a file is run"
         raise ValueError(f"{reason}: save the model's state_dict() with torch.save ({str(error).splitlines()[0]})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {name.removeprefix("module."): tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+
+
+def is_torchscript(path):
+    """Whether a file is an archive of torch.jit.save."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def configuration(state, path):
     """The CLIPConfig that the shapes of a state dict tell.  ValueError where they tell none."""
     if "visual.layer1.0.conv1.weight" in state:
         raise ValueError(f"{path} is a CLIP with a ResNet, which has no patches to explain: give one of the ViTs")
-    needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "text_projection", "positional_embedding")
-    absent = [name for name in (*needed, "token_embedding.weight") if name not in state]
+    absent = [name for name in TELLING if name not in state]
     if absent:
         layout = "a checkpoint of the Hugging Face layout is given as its folder"
         raise ValueError(f"{path} has no {absent[0]}, so it is no state dict of OpenAI's CLIP; {layout}")
-    (D, _, patch, _), E = state["visual.conv1.weight"].shape, state["text_projection"].shape[1]
-    (vocabulary, text_D), positions = state["token_embedding.weight"].shape, state["positional_embedding"].shape[0]
-    grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+    convolution, image_positions, positions, (vocabulary, _), projection = (state[name].shape for name in TELLING[:5])
+    patch, grid = convolution[-1], round((image_positions[0] - 1) ** 0.5)
+    vision = dict(tower_sizes(state, "visual.transformer"), image_size=grid * patch, patch_size=patch)
     ids = dict(vocab_size=vocabulary, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1)
-    vision = dict(shape(state, "visual.transformer", D), image_size=grid * patch, patch_size=patch)
-    text = dict(shape(state, "transformer", text_D), max_position_embeddings=positions, **ids)
-    return CLIPConfig(vision_config=vision, text_config=text, projection_dim=E)
+    text = dict(tower_sizes(state, "transformer"), max_position_embeddings=positions[0], **ids)
+    return CLIPConfig(vision_config=vision, text_config=text, projection_dim=projection[1])
 
 
-def shape(state, prefix, D):
-    """What a tower's blocks have in common, as transformers calls it."""
-    names = [name for name in state if name.startswith(f"{prefix}.resblocks.")]
-    layers = len({name.removeprefix(f"{prefix}.resblocks.").split(".")[0] for name in names})
-    wide = state.get(f"{prefix}.resblocks.0.mlp.c_fc.weight", torch.empty(4 * D))
-    heads = max(1, D // HEAD)
-    sizes = dict(hidden_size=D, intermediate_size=len(wide), num_hidden_layers=layers, num_attention_heads=heads)
+def tower_sizes(state, prefix):
+    """What the blocks of a tower tell, as transformers calls it."""
+    blocks = {name.removeprefix(f"{prefix}.resblocks.").split(".")[0] for name in state if name.startswith(f"{prefix}.resblocks.")}
+    wide, D = state[f"{prefix}.resblocks.0.mlp.c_fc.weight"].shape
+    sizes = dict(hidden_size=D, intermediate_size=wide, num_hidden_layers=len(blocks), num_attention_heads=D // HEAD)
     return dict(sizes, hidden_act="quick_gelu")
 
 
