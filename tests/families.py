@@ -24,7 +24,7 @@ CORPUS = [
     "a photo of three cats, a dog and a piece of cheese",
     "mice under the tall trees",
 ] * 9
-GRIDS = {"B/32": (7, 49407), "B/16": (14, 2), "L/14": (16, 2), "L/14 at 336": (24, 49407)}  # grid, eos_token_id of the config
+GRIDS = {"B/32": (7, 2), "B/16": (14, 49407), "L/14": (16, 2), "L/14 at 336": (24, 49407)}  # grid, eos_token_id of the config
 
 
 def openai_package():

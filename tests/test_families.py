@@ -41,7 +41,7 @@ def models(tmp_path_factory):
             return load_model(folder / "weights.pt", device="cpu", tokenizer=openai_bpe())
         return load_model(siglip_folder(folder, sentencepieces if name == "siglip" else gemma_like), device="cpu")
 
-    return lambda name: made[name] if name in made else made.setdefault(name, make("B/16" if name == "clip" else name))
+    return lambda name: made[name] if name in made else made.setdefault(name, make("B/32" if name == "clip" else name))
 
 
 @pytest.fixture(params=FAMILIES)
@@ -97,7 +97,7 @@ def test_the_rest_of_a_tower_is_the_models_own_pass(model, images):
 
 @pytest.mark.parametrize("size", GRIDS)
 def test_clips_of_all_sizes_load_and_are_explained(models, images, size):
-    clip, grid = models("clip" if size == "B/16" else size), GRIDS[size][0]
+    clip, grid = models("clip" if size == "B/32" else size), GRIDS[size][0]
     assert clip.grid == (grid, grid)
     goes_on_everywhere(clip, images)
     a = ask("M2IB", clip, images, CAPTIONS)
@@ -198,9 +198,11 @@ def test_m2ib_of_siglip_agrees_with_the_plain_procedure_on_the_whole_model(sigli
     torch.testing.assert_close(a.text_maps[0], of_text[text.content[0]], rtol=1e-4, atol=1e-4)
 
 
-def test_siglips_head_is_what_reads_the_patches(siglip, images):
+@pytest.mark.parametrize("sign", [1, -1])  # one of them leaves something of each map
+def test_siglips_head_is_what_reads_the_patches(siglip, images, sign):
     """GradCAM, Chefer and Grad-ECLIP worked out from the weights of the head, one head of attention after the other."""
     image, _, _ = sides(siglip, images[:1], ["two owls"])
+    image.target = sign * image.target
     head = siglip.model.vision_model.head
     with torch.no_grad():
         normed = siglip.model.vision_model(image.inputs).last_hidden_state[0]
@@ -221,10 +223,10 @@ def test_siglips_head_is_what_reads_the_patches(siglip, images):
         chefer=torch.stack([(a * slope).relu() for a, slope in zip(attention, of_attention, strict=True)]).mean(dim=0),
         gradeclip=(values @ of_mixed).relu() * (near - near.min()) / (near.max() - near.min()),
     )
+    assert sum(plain.max() > 0 for plain in expected.values()) >= 2
     for name, plain in expected.items():
         (found,) = RIVALS[name].scores(image)
-        assert plain.max() > 0
-        torch.testing.assert_close(found, plain.detach(), rtol=1e-3, atol=1e-3 * plain.max().item())
+        torch.testing.assert_close(found, plain.detach(), rtol=1e-3, atol=1e-3 * plain.max().item() + 1e-7)
 
 
 def test_chefer_goes_from_siglips_head_into_its_blocks(siglip, images):
@@ -300,10 +302,10 @@ def test_another_processor_of_the_checkpoint_is_followed(models, tmp_path):
     folder = siglip_folder(tmp_path, gemma_like)
     file = Path(folder / "preprocessor_config.json")
     file.write_text(file.read_text().replace('"SiglipImageProcessor"', '"SiglipImageProcessorFast"').replace("0.5", "0.25"))
-    assert load_model(folder, device="cpu").processor.image_mean == [0.25] * 3
+    assert load_model(folder, device="cpu").processor.image_mean == (0.25,) * 3
     (folder / "processor_config.json").write_text(f'{{"image_processor": {file.read_text().replace("0.25", "0.75")}}}')
     file.unlink()
-    assert load_model(folder, device="cpu").processor.image_mean == [0.75] * 3
+    assert load_model(folder, device="cpu").processor.image_mean == (0.75,) * 3
 
 
 def centre(clip, size, band, axis):
@@ -324,7 +326,7 @@ def test_a_view_is_where_the_processor_looks(models, family, size):
     view = clip.view(size)
     for axis in (0, 1):
         low, high = view[axis], view[axis + 2]
-        if size[axis] > 16:
+        if high - low > 16:
             band = round(low + 0.3 * (high - low)), round(low + 0.6 * (high - low))
             assert centre(clip, size, band, axis) == pytest.approx(sum(band) / 2, abs=max(0.02 * (high - low), 0.5))
         else:

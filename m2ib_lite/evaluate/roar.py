@@ -94,7 +94,7 @@ def roar(clip, attributions, seeds=5, epochs=2, lr=0.05, batch_size=40, progress
     clean training.  Higher is better.  A seed has its own split and order, the same for all methods and for the clean training.
     batch_size: the pairs told apart in a step of training; it bounds the memory, and the result depends on it.
     epochs, lr: the testbed's; for another model take those that leave the loss of clean training about where it was.
-    chance: not known, NaN; the random control stands for it.
+    chance: not known, NaN; the random control stands for it.  A SigLIP is fine-tuned and measured with InfoNCE, too.
     Two pairs at least are held out, two at least trained on: ValueError for fewer than four, or for a bad option.
     """
     check_positive(seeds=seeds, epochs=epochs, lr=lr, batch_size=batch_size)

@@ -102,7 +102,7 @@ class Clip:
         plain |= dict(return_offsets_mapping=True, return_special_tokens_mask=True, return_attention_mask=True)
         whole = self.tokenizer(captions, verbose=False, **plain)
         for i, caption in enumerate(captions):
-            if all(whole.special_tokens_mask[i]):
+            if all(whole.special_tokens_mask[i]) or not caption.strip():
                 raise ValueError(f"caption {i} is {caption!r}: give at least one word")
             self._warn_of_cut(i, caption, whole.offset_mapping[i], most)
             self._warn_of_unknown(i, caption, whole.input_ids[i][: most - 1], whole.offset_mapping[i])
@@ -124,14 +124,14 @@ class Clip:
         unknown = self.tokenizer.unk_token_id
         if unknown == self.tokenizer.eos_token_id:  # CLIP's byte-level vocabulary knows every string
             return
-        words = [caption[a:b] for token, (a, b) in zip(ids, offsets, strict=False) if token == unknown]
+        words = [caption[a:b].strip() for token, (a, b) in zip(ids, offsets, strict=False) if token == unknown]
         if words:
             message = f"caption {i} has words that the tokenizer of {self.name} does not know: {', '.join(words)}"
             warnings.warn(message, stacklevel=3)
 
 
 def letters(caption, spans):
-    """What each token adds to the letters that those before it stand for: [(0, 3), (4, 5), (4, 5)] of "an 🦉" -> "an", "🦉", ""."""
+    """What each token adds to the letters that those before it stand for: [(0, 2), (3, 4), (3, 4)] of "an 🦉" -> "an", "🦉", ""."""
     ends = [0, *itertools.accumulate((end for _, end in spans), max)]
     found = [caption[max(start, before) : end] for (start, end), before in zip(spans, ends, strict=False)]
     return [text.strip() or text for text in found]  # some tokenizers count the space before a word to it
