@@ -21,7 +21,7 @@ from m2ib_lite.hooks import replace as replaced
 from m2ib_lite.models import Siglip
 from m2ib_lite.rivals import RIVALS, sides
 
-QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=1), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
+QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=3), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
 METHODS = {"M2IB": explain, **RIVALS}
 CAPTIONS = ["two owls", "A photo of three CATS, a dog and a violin", "mice"]
 FAMILIES = ["clip", "siglip", "siglip2", "openai"]
@@ -129,6 +129,12 @@ def test_every_method_answers_alone_as_in_a_batch(model, images, name):
         words, scores = together.words(i)
         assert len(words) == len(scores)
         assert together.heat(i).shape == image.size[::-1]
+
+
+@pytest.mark.parametrize("name", ["M2IB", "chefer", "rise"])
+def test_half_precision_gives_finite_maps(tmp_path, images, name):
+    a = ask(name, load_model(siglip_folder(tmp_path, gemma_like), "cpu", torch.bfloat16), images, CAPTIONS)
+    assert all(found.dtype == torch.float32 and torch.isfinite(found).all() for found in (a.image_maps, *a.text_maps))
 
 
 def test_siglip_reads_padding_and_lower_case(siglip):

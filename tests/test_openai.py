@@ -129,7 +129,7 @@ def test_a_file_that_is_torn_is_refused(tmp_path, name):
     ("change", "message"),
     [
         (lambda state: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "is a CLIP with a ResNet"),
-        (lambda state: {"vision_model.embeddings.class_embedding": torch.zeros(1)}, r"has no visual\.conv1\.weight.* is a folder"),
+        (lambda state: {"vision_model.embeddings.class_embedding": torch.zeros(1)}, r"no visual\.conv1\.weight.* as its folder"),
         (lambda state: torch.zeros(3), r"has no visual\.conv1\.weight"),
         (lambda state: {k: v for k, v in state.items() if k != "ln_final.bias"}, r"lacks 1 weights.*final_layer_norm\.bias"),
         (lambda state: {k: v for k, v in state.items() if k[:2] != "tr"}, r"has no transformer\.resblocks\.0"),

@@ -96,7 +96,8 @@ def read_tokenizer(source, name, family):
     except (OSError, ValueError, ImportError) as error:
         file = "the file bpe_simple_vocab_16e6.txt.gz, which the package clip-anytorch and OpenAI's repository have"
         wanted = f"{file}, or a folder or hub name with a tokenizer.json (needs a network)"
-        raise ValueError(f"no tokenizer for {name} at {source} ({error}): give tokenizer=, {wanted}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"no tokenizer for {name} at {source} ({reason}): give tokenizer=, {wanted}") from error
     rules = words.backend_tokenizer.normalizer
     words.backend_tokenizer.normalizer = Sequence([Lowercase(), *([rules] if rules else [])])  # as both SigLIPs were trained
     return words
