@@ -21,7 +21,7 @@ from m2ib_lite.hooks import replace as replaced
 from m2ib_lite.models import Siglip
 from m2ib_lite.rivals import RIVALS, sides
 
-QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=3), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
+QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
 METHODS = {"M2IB": explain, **RIVALS}
 CAPTIONS = ["two owls", "A photo of three CATS, a dog and a violin", "mice"]
 FAMILIES = ["clip", "siglip", "siglip2", "openai"]
@@ -37,7 +37,7 @@ def models(tmp_path_factory):
         if name in GRIDS:
             return load_model(clip_folder(folder, name), device="cpu")
         if name == "openai":
-            torch.save(openai_model().state_dict(), folder / "weights.pt")
+            torch.save(openai_model(layers=(3, 3)).state_dict(), folder / "weights.pt")
             return load_model(folder / "weights.pt", device="cpu", tokenizer=openai_bpe())
         return load_model(siglip_folder(folder, sentencepieces if name == "siglip" else gemma_like), device="cpu")
 

@@ -99,7 +99,7 @@ def test_devices():
 
 
 def test_no_such_model_names_what_to_give(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=r"no model 'nobody/nothing': give 'testbed', a folder"):
         load_model("nobody/nothing")
 

@@ -147,6 +147,6 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(original, tmp_path, monke
     path = save(original.state_dict(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match="ends captions with token 49407 of 49408, this tokenizer with 3: give its own"):
         load(path, tokenizer=BUILT_IN["testbed"])
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"no tokenizer for [\s\S]*give tokenizer=, the file bpe_simple_vocab_16e6"):
         load(path, tokenizer=None)

@@ -106,7 +106,7 @@ def read_tokenizer(source, name, family):
 def check_tokenizer(words, config, name, family):
     """ValueError where a tokenizer cannot be the model's: it ends a caption with another token than the model looks for."""
     eos, wanted = words.eos_token_id, config.eos_token_id
-    if eos >= config.vocab_size or (family is Clip and wanted not in (eos, 2)):  # old configs of CLIP say 2
+    if eos is None or eos >= config.vocab_size or (family is Clip and wanted not in (eos, 2)):  # old configs of CLIP say 2
         difference = f"{name} ends captions with token {wanted} of {config.vocab_size}, this tokenizer with {eos}"
         raise ValueError(f"{difference}: give its own as tokenizer=")
 
