@@ -4,7 +4,8 @@ from m2ib_lite import load_model, explain
 attribution = explain(load_model("testbed"), images, captions)
 """
 
-from .explain import Attribution, explain
+from .attribution import Attribution
+from .explain import explain
 from .exports import save
 from .models import load_model
 from .plots import plot_pair

@@ -2,18 +2,17 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
 
-import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
 from tqdm.auto import tqdm
 
 from . import bottleneck
+from .attribution import Attribution
 from .data import Images
 from .hooks import capture, frozen
 from .models import check_caption
@@ -21,46 +20,6 @@ from .models import check_caption
 MODALITIES = ("image", "text")  # in the order of Clip.towers
 COUNTS = ("steps", "samples", "batch_size")
 BAR_DELAY = 2  # seconds before the progress bar shows
-
-
-@dataclass(eq=False)  # maps are tensors, which == does not compare to one truth
-class Attribution:
-    """What a method found in B pairs.
-
-    image_maps: (B, gh, gw) float32, one score a patch, in `unit`.  text_maps: one (n_content_tokens,) a pair.
-    tokens: the words of each caption as it writes them.  views: the rectangle of each image that the model saw, as
-    (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i, segments() cuts masks, save(folder) writes files.
-    Maps of a modality that was not asked for: None.
-    """
-
-    image_maps: torch.Tensor | None
-    text_maps: list[torch.Tensor] | None
-    tokens: list[list[str]]
-    images: Images
-    captions: list[str]
-    views: list[tuple[float, float, float, float]]
-    method: str = "M2IB"
-    unit: str = "nats"
-
-    def __len__(self):
-        return len(self.images)
-
-    def heat(self, i):
-        """Image map i over the image's own pixels, bilinear between patch centres, 0 where the model saw nothing.  (H, W)"""
-        image, (left, top, right, bottom) = self.images[i], self.views[i]
-        gh, gw = self.image_maps[i].shape
-        sx, sy = gw / (right - left), gh / (bottom - top)
-        patches = np.pad(self.image_maps[i].cpu().numpy(), 1, mode="edge")  # so that the outer half patches have a neighbour
-        to_patches = (sx, 0, 1 - left * sx, 0, sy, 1 - top * sy)  # from the image's pixels
-        heat = Image.fromarray(patches).transform(image.size, Image.Transform.AFFINE, to_patches, Image.Resampling.BILINEAR)
-        return np.where(self.seen(i), np.asarray(heat), 0)
-
-    def seen(self, i):
-        """The pixels of image i that the model saw.  (H, W) bool"""
-        image, (left, top, right, bottom) = self.images[i], self.views[i]
-        seen = np.zeros((image.height, image.width), bool)
-        seen[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
-        return seen
 
 
 def pair_up(images, captions):
@@ -99,6 +58,15 @@ def check_positive(**numbers):
             raise ValueError(f"{name} is {value}: give a number above zero")
         if name in COUNTS and not isinstance(value, Integral):
             raise ValueError(f"{name} is {value}: give a whole number")
+
+
+def of_towers(clip, **given):
+    """The options layer, beta and sigma2 of each tower, checked.  -> image's, text's, as dicts"""
+    chosen = {name: both(name, value, clip.defaults[name]) for name, value in given.items()}
+    check_layers(clip, chosen["layer"])
+    for k in (0, 1):
+        check_positive(beta=chosen["beta"][k], sigma2=chosen["sigma2"][k])
+    return [{name: pair[k] for name, pair in chosen.items()} for k in (0, 1)]
 
 
 def check_modality(modality):
@@ -230,17 +198,12 @@ def explain(
     as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
-    given = dict(layer=layer, beta=beta, sigma2=sigma2)
-    chosen = {name: both(name, value, clip.defaults[name]) for name, value in given.items()}
-    check_layers(clip, chosen["layer"])
+    of_image, of_text = of_towers(clip, layer=layer, beta=beta, sigma2=sigma2)
     check_modality(modality)
     options = dict(steps=steps, samples=samples, lr=lr)
     check_positive(**options, batch_size=batch_size)
     if antithetic and samples % 2:
         raise ValueError(f"samples is {samples}: antithetic noise comes in twos, give an even number")
-    for name, k in product(("beta", "sigma2"), (0, 1)):
-        check_positive(**{name: chosen[name][k]})
-    of_image, of_text = ({name: pair[k] for name, pair in chosen.items()} for k in (0, 1))
 
     def find(images, captions):
         return explain_batch(clip, images, captions, of_image, of_text, modality, seed=seed, antithetic=antithetic, **options)

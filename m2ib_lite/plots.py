@@ -9,6 +9,8 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from .words import whole_words
+
 IMAGE_COLOURS, TEXT_COLOURS = "inferno", "Oranges"
 OPACITY = 0.6  # of a heat over its image
 LINE = 26  # letters in a line of words
@@ -76,10 +78,10 @@ def plot_pairs(attribution, rows=None, boxes=None):
     size = dict(figsize=(8.6, 2.5 * len(rows) + 0.8), width_ratios=[1, 1, 1.35])
     figure, axes = plt.subplots(len(rows), 3, squeeze=False, layout="constrained", **size)
     for (left, middle, right), i in zip(axes, rows, strict=True):
-        marks, heat, scores = boxes[i] if boxes else (), attribution.heat(i), attribution.text_maps[i]
+        marks, heat, (words, scores) = boxes[i] if boxes else (), attribution.heat(i), attribution.words(i)
         draw_image(left, attribution.images[i], marks)
         draw_heat(middle, attribution.images[i], heat, Normalize(0, heat.max()), marks)
-        draw_words(right, attribution.tokens[i], scores, Normalize(0, float(scores.max())))
+        draw_words(right, words, scores, Normalize(0, float(scores.max())))
         middle.set_xlabel(f"maximum {heat.max():.3g} {attribution.unit} a patch", fontsize=9)
         right.set_title(f"maximum {scores.max():.3g} {attribution.unit} a word", fontsize=9, y=-0.13, loc="left")
     for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
@@ -117,16 +119,19 @@ def draw_degradation(axes, clip, attribution, i, inputs):
     """Pair i as its map degrades it: a column for the pair, one for its map, one for each of the degraded inputs.
 
     axes: (2, 2 + the number of inputs), pictures above words.  inputs: (pixels (B, 3, H, W), ids (B, T)) of all the pairs each;
-    a word that became the blank is shown as <B>.
+    a word, or a piece of one, that became the blank is shown as <B>.
     """
-    words, heat, scores = attribution.tokens[i], attribution.heat(i), attribution.text_maps[i]
+    heat, (words, scores), tokens = attribution.heat(i), attribution.words(i), attribution.tokens[i]
+    _, places = whole_words(attribution.captions[i], tokens)
+    content = clip.tokens(attribution.captions).content[i]
     draw_image(axes[0, 0], attribution.images[i])
     draw_words(axes[1, 0], words, 0 * scores, Normalize(0, 1), SMALL)
     draw_heat(axes[0, 1], attribution.images[i], heat, Normalize(heat.min(), heat.max()))
     draw_words(axes[1, 1], words, scores, Normalize(float(scores.min()), float(scores.max())), SMALL)
     for above, below, (pixels, ids) in zip(*axes[:, 2:], inputs, strict=True):
         draw_image(above, as_seen(clip, pixels[i]))
-        shown = ["<B>" if token == clip.blank else word for word, token in zip(words, ids[i, 1:], strict=False)]
+        pieces = ["<B>" if token == clip.blank else piece for piece, token in zip(tokens, ids[i][content], strict=True)]
+        shown = ["".join(piece for piece, at in zip(pieces, places, strict=True) if at == n) for n in range(len(words))]
         draw_words(below, shown, 0 * scores, Normalize(0, 1), SMALL)
 
 

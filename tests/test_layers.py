@@ -7,7 +7,20 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "m2ib_lite"
 ORDER = [
-    *("hooks", "bottleneck", "metrics", "models", "data", "explain", "segments", "rivals", "evaluate"),
+    *(
+        "hooks",
+        "bottleneck",
+        "metrics",
+        "words",
+        "models",
+        "data",
+        "attribution",
+        "explain",
+        "segments",
+        "rivals",
+        "evaluate",
+        "runs",
+    ),
     *("plots", "exports", "repro", "__init__"),
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -11,8 +12,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from m2ib_lite import explain
+from m2ib_lite.attribution import Attribution
 from m2ib_lite.data import Box
-from m2ib_lite.explain import Attribution
 from m2ib_lite.plots import TEXT_COLOURS, as_seen, draw_degradation, draw_image, draw_words, plot_methods, plot_pairs
 
 mpl.use("Agg")
@@ -38,6 +39,14 @@ def test_every_word_and_both_maxima_can_be_read(attribution):
     assert "maximum 3 nats a word" in written
     assert "maximum 31 nats a patch" in written
     assert "M2IB, share of maximum" in written
+
+
+def test_words_in_pieces_are_drawn_whole(attribution):
+    attribution.tokens[0], attribution.text_maps[0] = ["an", "o", "wl"], torch.tensor([1.0, 3.0, 4.0])
+    written = [text.get_text() for text in texts(attribution.plot(0))]
+    assert "owl" in written
+    assert not {"o", "wl"} & set(written)
+    assert "maximum 7 nats a word" in written
 
 
 def test_words_do_not_overlap_or_leave_the_page(attribution):
@@ -112,6 +121,18 @@ def test_a_degraded_pair_is_shown_with_its_blanks_and_in_its_own_colours(clip, p
     columns = [[area.get_text() for area in ax.findobj(TextArea)] for ax in axes[1]]
     assert columns[0] == columns[1] == columns[2] == a.tokens[0]
     assert columns[3] == [a.tokens[0][0], "<B>", *a.tokens[0][2:]]
+    plt.close(figure)
+
+
+def test_a_piece_that_became_the_blank_is_shown_inside_its_word(clip, attribution):
+    pieces = replace(attribution, captions=["anowl", attribution.captions[1]])
+    ids = torch.tensor([[2, 50, 60, 3], [2, clip.blank, 60, 3], [2, clip.blank, clip.blank, 3]])
+    content = torch.tensor([[False, True, True, False]])
+    stub = SimpleNamespace(blank=clip.blank, processor=clip.processor, tokens=lambda _: SimpleNamespace(content=content))
+    figure, axes = plt.subplots(2, 5)
+    draw_degradation(axes, stub, pieces, 0, [(torch.zeros(1, 3, 8, 8), row[None]) for row in ids])
+    columns = [[area.get_text() for area in ax.findobj(TextArea)] for ax in axes[1]]
+    assert columns == [["anowl"]] * 3 + [["<B>owl"], ["<B><B>"]]
     plt.close(figure)
 
 

@@ -32,6 +32,8 @@ def test_conda_and_pip_install_the_same():
     assert environment["name"] == PROJECT["name"]
     makefile = (ROOT / "Makefile").read_text()
     assert "--constraint constraints.txt --editable '.[dev]'" in makefile
+    alone = r"pip install .*--no-deps (clip-anytorch==[\d.]+)"  # which would bring torchvision
+    assert re.findall(alone, makefile) == re.findall(alone, (ROOT / "environment.yml").read_text()) != []
 
 
 def test_readme_names_the_commands_that_exist():

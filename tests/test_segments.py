@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from skimage.filters import threshold_otsu
 
-from m2ib_lite.explain import Attribution
+from m2ib_lite.attribution import Attribution
 from m2ib_lite.segments import THRESHOLDS, segment
 
 RULES = [("share", 0.5), ("percentile", 80), ("otsu", None), ("kmeans", None)]

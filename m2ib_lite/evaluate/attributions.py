@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..explain import Attribution, explain
+from ..attribution import Attribution
+from ..explain import explain
 from ..rivals import RIVALS
 
 METHODS = {"M2IB": explain, **RIVALS}

@@ -6,8 +6,9 @@ import pandas as pd
 import torch
 from einops import rearrange
 
+from ..attribution import Attribution
 from ..bottleneck import START, capacity, descend, terms
-from ..explain import Attribution, cosine_to, noise_source
+from ..explain import cosine_to, noise_source
 from ..hooks import frozen
 from ..rivals import sides
 

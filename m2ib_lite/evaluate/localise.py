@@ -1,6 +1,5 @@
 """How well maps find what the captions name, where boxes or masks say it."""
 
-import re
 from dataclasses import replace
 
 import pandas as pd
@@ -22,18 +21,6 @@ def tidy(rows, method):
     return pd.DataFrame(rows, columns=["pair", "modality", "metric", "value", "chance"]).assign(method=method)
 
 
-def whole_words(caption, tokens):
-    """The word of the caption that each token is a piece of: ["viol", "ins"] -> ["violins", "violins"]."""
-    words, start = [], 0
-    for token in tokens:
-        found = caption.find(token, start)
-        start = found if found >= 0 else start  # one letter in several tokens stands in the caption once
-        around = [word for word in re.finditer(r"\w+", caption) if word.start() <= start < word.end()]
-        words.append(around[0].group() if around else token)
-        start += len(token) if found >= 0 else 0
-    return words
-
-
 def unit_maps(attribution):
     """The attribution with each image map from its minimum at 0 to its maximum at 1, what is negative counted as 0.
 
@@ -44,16 +31,16 @@ def unit_maps(attribution):
     return replace(attribution, image_maps=torch.stack([metrics.unit_scale(patches) for patches in attribution.image_maps]))
 
 
-def relevance(pair, tokens):
-    """Which of the tokens are pieces of a word that stands for something in the picture.  -> a list of bool"""
-    return [word in pair.words() for word in whole_words(pair.caption, tokens)]
+def relevance(pair, words):
+    """Which of the caption's words stand for something in the picture.  -> a list of bool"""
+    return [word in pair.words() for word in words]
 
 
 def localisation(attribution, pairs, truth="boxes"):
     """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
 
-    Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks".  A pair that cannot have a score (no
-    unnamed object, no word in the picture, no map of that modality) has no row for it.
+    Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks"; words are whole.
+    A pair that cannot have a score (no unnamed object, no word in the picture, no map of that modality) has no row for it.
     """
     attribution, rows = unit_maps(attribution), []
     for i, pair in enumerate(pairs):
@@ -61,9 +48,10 @@ def localisation(attribution, pairs, truth="boxes"):
             scores = image_scores(attribution.heat(i), pair, masks=truth == "masks")
             rows += [(pair.id, "image", name, value, chance) for name, value, chance in scores]
         if attribution.text_maps is not None:
-            relevant = relevance(pair, attribution.tokens[i])
+            words, scores = attribution.words(i)
+            relevant = relevance(pair, words)
             if any(relevant):
-                precision = metrics.average_precision(attribution.text_maps[i].cpu(), relevant)
+                precision = metrics.average_precision(scores.cpu(), relevant)
                 rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
     return tidy(rows, attribution.method)
 
@@ -87,8 +75,9 @@ def occurrences(attribution, pairs):
         shape = (pair.image.height, pair.image.width)
         hit = metrics.instances_hit(attribution.heat(i), [box.rectangle(shape) for box in pair.boxes if box.named])
         rows += [(pair.id, "image", "instances hit", hit, None), (pair.id, "image", "all instances hit", float(hit == 1), None)]
-        relevant = relevance(pair, attribution.tokens[i])
+        words, scores = attribution.words(i)
+        relevant = relevance(pair, words)
         if any(relevant):
-            hit = metrics.words_hit(attribution.text_maps[i].cpu(), relevant)
+            hit = metrics.words_hit(scores.cpu(), relevant)
             rows += [(pair.id, "text", "words hit", hit, None), (pair.id, "text", "all words hit", float(hit == 1), None)]
     return tidy(rows, attribution.method)

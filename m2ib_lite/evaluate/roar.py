@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ..explain import BAR_DELAY, check_positive
-from ..models import Clip
 from .degrade import remove_pixels, remove_words, spread
 from .localise import tidy
 
@@ -47,7 +46,7 @@ def fine_tune(clip, pixels, ids, whole, train, epochs, lr, batch_size, generator
     Not AdamW: so few of its steps are as long for a small gradient as for a large one, which drowned the difference in noise.
     """
     model = deepcopy(clip.model).float().eval().requires_grad_(True)
-    copy = Clip(model, clip.tokenizer, clip.processor, clip.name, clip.defaults)
+    copy = clip.like(model)
     optimiser = torch.optim.SGD(model.parameters(), lr=lr)
     for _ in range(epochs):
         order = train[torch.randperm(len(train), generator=generator)]
@@ -95,7 +94,7 @@ def roar(clip, attributions, seeds=5, epochs=2, lr=0.05, batch_size=40, progress
     clean training.  Higher is better.  A seed has its own split and order, the same for all methods and for the clean training.
     batch_size: the pairs told apart in a step of training; it bounds the memory, and the result depends on it.
     epochs, lr: the testbed's; for another model take those that leave the loss of clean training about where it was.
-    chance: not known, NaN; the random control stands for it.
+    chance: not known, NaN; the random control stands for it.  A SigLIP is fine-tuned and measured with InfoNCE, too.
     Two pairs at least are held out, two at least trained on: ValueError for fewer than four, or for a bad option.
     """
     check_positive(seeds=seeds, epochs=epochs, lr=lr, batch_size=batch_size)

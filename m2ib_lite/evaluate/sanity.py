@@ -16,8 +16,8 @@ from .localise import tidy
 def stages(tower):
     """What each stage randomises in a tower, by name, in order; each holds the ones before it.  -> {stage: modules}
 
-    Of 6 blocks: "projection", into the shared space; "block 5", with the projection and the norm before it; "blocks 5-4" to
-    "blocks 5-0", from the output down to a block; "random", every parameter, embeddings too.
+    Of 6 blocks: "projection", into the shared space, SigLIP's head; "block 5", with the projection and the norm before it;
+    "blocks 5-4" to "blocks 5-0", from the output down to a block; "random", every parameter, embeddings too.
     """
     last, found = len(tower.blocks) - 1, {"projection": [tower.project]}
     for lowest in range(last, -1, -1):

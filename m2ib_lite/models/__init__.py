@@ -2,18 +2,19 @@
 
 from .clip import Captions, Clip, check_caption, default_layer
 from .load import BUILT_IN, TESTBED, has_bfloat16, load_model, pick_device
-from .towers import Tower, pooled_position
+from .siglip import Siglip
+from .towers import Tower
 
 __all__ = [
     "BUILT_IN",
     "TESTBED",
     "Captions",
     "Clip",
+    "Siglip",
     "Tower",
     "check_caption",
     "default_layer",
     "has_bfloat16",
     "load_model",
     "pick_device",
-    "pooled_position",
 ]

@@ -1,5 +1,6 @@
 """A CLIP with its tokenizer and image processor: pictures and captions in, what its towers read out."""
 
+import itertools
 import warnings
 from dataclasses import dataclass
 from textwrap import shorten
@@ -7,15 +8,16 @@ from textwrap import shorten
 import torch
 from einops import rearrange
 
-from .towers import ImageTower, TextTower, pooled_position
+from .towers import ImageTower, TextTower
 
 SHOWN = 200  # letters of a caption in a message
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Tokenised captions.  ids: (B, T) padded; valid, content: (B, T) bool, BOS to EOS and what lies between;
-    tokens: the caption's own letters of each content token, one list a caption."""
+    """Tokenised captions.  ids: (B, T) padded; valid: (B, T) bool, what the embedding depends on, BOS to EOS in a CLIP; content:
+    (B, T) bool, the tokens of its words, without BOS, EOS and padding; tokens: the caption's own letters that each of these adds,
+    one list a caption: none where it is one of several tokens of one character, and not the first."""
 
     ids: torch.Tensor
     valid: torch.Tensor
@@ -29,12 +31,18 @@ class Clip:
     image, text: the two towers.  defaults: {"layer", "beta", "sigma2"}, each an (image, text) pair.
     """
 
+    fixed_length = False  # whether captions are padded to all the positions, and the padding is read
+
     def __init__(self, model, tokenizer, processor, name, defaults):
         self.model, self.tokenizer, self.processor, self.name = model, tokenizer, processor, name
-        self.image = ImageTower(model.vision_model, model.visual_projection)
-        self.text = TextTower(model.text_model, model.text_projection)
+        self.image, self.text = self.open_towers(model)
         self.blank = tokenizer.pad_token_id  # what stands where a word is taken out
         self.defaults = {"layer": tuple(map(default_layer, self.towers)), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), **defaults}
+
+    @staticmethod
+    def open_towers(model):
+        """The image tower and the text tower."""
+        return ImageTower(model.vision_model, model.visual_projection), TextTower(model.text_model, model.text_projection)
 
     @property
     def towers(self):
@@ -47,8 +55,12 @@ class Clip:
     @property
     def grid(self):
         """(gh, gw) of the image's patches."""
-        config = self.model.config.vision_config
-        return (config.image_size // config.patch_size,) * 2
+        return (self.model.config.vision_config.image_size // self.patch,) * 2
+
+    @property
+    def patch(self):
+        """The side of a patch in pixels of the model's."""
+        return self.model.config.vision_config.patch_size
 
     def untrained(self, seed=0):
         """A Clip of the same shape, on the CPU, with the weights that its family starts its training from.
@@ -58,11 +70,15 @@ class Clip:
         with torch.random.fork_rng(devices=[]):  # transformers takes no generator here, it draws from the CPU's global one
             torch.default_generator.manual_seed(seed)
             model = type(self.model)(self.model.config).eval().requires_grad_(False)
-        return Clip(model, self.tokenizer, self.processor, self.name, self.defaults)
+        return self.like(model)
+
+    def like(self, model):
+        """Another model of the same family and shape, used as this one."""
+        return type(self)(model, self.tokenizer, self.processor, self.name, self.defaults)
 
     def to_grid(self, scores):
         """The scores of the patches, CLS dropped, on their grid.  (B, T) -> (B, gh, gw)"""
-        return rearrange(scores[:, 1:], "b (gh gw) -> b gh gw", gh=self.grid[0])
+        return rearrange(scores[:, self.image.patches], "b (gh gw) -> b gh gw", gh=self.grid[0])
 
     def pixels(self, images):
         """RGB PIL images through the checkpoint's own preprocessing.  -> (B, 3, H, W) on the model's device"""
@@ -70,14 +86,17 @@ class Clip:
         return pixels.to(self.device, self.model.dtype)
 
     def view(self, size):
-        """(left, top, right, bottom) of what the model sees of an image of (width, height), in the image's own pixels."""
-        target, crop = self.processor.size, self.processor.crop_size
-        if "shortest_edge" not in target or not self.processor.do_center_crop:
-            return 0, 0, *size  # squeezed to a square, nothing is cut off
-        scale = target["shortest_edge"] / min(size)
-        w, h = crop["width"] / scale, crop["height"] / scale
-        left, top = (size[0] - w) / 2, (size[1] - h) / 2
-        return left, top, left + w, top + h
+        """(left, top, right, bottom) of what the patches see of an image of (width, height), in the image's own pixels."""
+        target, (gh, gw) = self.processor.size, self.grid
+        if target["shortest_edge"]:
+            w, h = (int(target["shortest_edge"] * side / min(size)) for side in size)
+        else:
+            w, h = target["width"], target["height"]  # squeezed
+        left, top = 0, 0
+        if self.processor.do_center_crop:
+            left, top = (w - self.processor.crop_size["width"]) // 2, (h - self.processor.crop_size["height"]) // 2
+        x, y = size[0] / w, size[1] / h
+        return left * x, top * y, (left + gw * self.patch) * x, (top + gh * self.patch) * y
 
     def tokens(self, captions):
         """Captions -> Captions.  Warns of words that are cut off or not known.  ValueError where a caption has no word."""
@@ -85,19 +104,20 @@ class Clip:
             check_caption(caption, f"caption {i}")
         most = self.model.config.text_config.max_position_embeddings
         plain = dict(split_special_tokens=True)  # "<eos>" in a caption is text like any other
-        whole = self.tokenizer(captions, return_offsets_mapping=True, verbose=False, **plain)
+        plain |= dict(return_offsets_mapping=True, return_special_tokens_mask=True, return_attention_mask=True)
+        whole = self.tokenizer(captions, verbose=False, **plain)
         for i, caption in enumerate(captions):
-            if len(whole.input_ids[i]) <= 2:
+            if all(whole.special_tokens_mask[i]) or not caption.strip():
                 raise ValueError(f"caption {i} is {caption!r}: give at least one word")
             self._warn_of_cut(i, caption, whole.offset_mapping[i], most)
             self._warn_of_unknown(i, caption, whole.input_ids[i][: most - 1], whole.offset_mapping[i])
-        batch = self.tokenizer(captions, padding=True, truncation=True, max_length=most, return_tensors="pt", **plain)
-        end = pooled_position(batch.input_ids, self.model.config.text_config.eos_token_id)[:, None]
-        place = torch.arange(batch.input_ids.shape[1])[None]
-        content = (place > 0) & (place < end)
-        spans = zip(captions, whole.offset_mapping, content.sum(dim=1), strict=True)
-        tokens = [[caption[a:b] for a, b in offsets[1 : n + 1]] for caption, offsets, n in spans]
-        return Captions(*(x.to(self.device) for x in (batch.input_ids, place <= end, content)), tokens)
+        padding = "max_length" if self.fixed_length else True
+        batch = self.tokenizer(captions, padding=padding, truncation=True, max_length=most, return_tensors="pt", **plain)
+        attended = batch.attention_mask.bool()
+        content = attended & ~batch.special_tokens_mask.bool()
+        spans = [offsets[row].tolist() for offsets, row in zip(batch.offset_mapping, content, strict=True)]
+        tokens = [letters(*row) for row in zip(captions, spans, strict=True)]
+        return Captions(*(x.to(self.device) for x in (batch.input_ids, attended | self.fixed_length, content)), tokens)
 
     @staticmethod
     def _warn_of_cut(i, caption, offsets, most):
@@ -111,10 +131,17 @@ class Clip:
         unknown = self.tokenizer.unk_token_id
         if unknown == self.tokenizer.eos_token_id:  # CLIP's byte-level vocabulary knows every string
             return
-        words = [caption[a:b] for token, (a, b) in zip(ids, offsets, strict=False) if token == unknown]
+        words = [caption[a:b].strip() for token, (a, b) in zip(ids, offsets, strict=False) if token == unknown]
         if words:
             message = f"caption {i} has words that the tokenizer of {self.name} does not know: {shorten(', '.join(words), SHOWN)}"
             warnings.warn(message, stacklevel=3)
+
+
+def letters(caption, spans):
+    """What each token adds to the letters that those before it stand for: [(0, 2), (3, 4), (3, 4)] of "an 🦉" -> "an", "🦉", ""."""
+    ends = [0, *itertools.accumulate((end for _, end in spans), max)]
+    found = [caption[max(start, before) : end] for (start, end), before in zip(spans, ends, strict=False)]
+    return [text.strip() or text for text in found]  # some tokenizers count the space before a word to it
 
 
 def default_layer(tower):

@@ -1,4 +1,4 @@
-"""Load a checkpoint of the Hugging Face layout as a Clip."""
+"""Load a checkpoint of the Hugging Face layout, or OpenAI's own, as a Clip."""
 
 import json
 from contextlib import contextmanager, nullcontext
@@ -7,14 +7,19 @@ from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+from tokenizers.normalizers import Lowercase, Sequence
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, PreTrainedConfig, SiglipModel, TokenizersBackend
 from transformers.utils import logging as transformers_logging
 
+from . import openai
 from .clip import Clip
+from .siglip import Siglip
 
 TESTBED = Path(__file__).parents[2] / "data"  # shipped beside the package, in the clone that it is installed from
 BUILT_IN = {"testbed": TESTBED / "models" / "scenes", "radiographs": TESTBED / "models" / "radiographs"}
 UNREADABLE = (OSError, ValueError, SafetensorError, RuntimeError, EOFError, TypeError)  # the last three of a torn pickle
+FAMILIES = {"clip": (CLIPModel, Clip), "siglip": (SiglipModel, Siglip)}  # by model_type
+OPENAI_TOKENIZER = "openai/clip-vit-base-patch32"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -32,36 +37,89 @@ def has_bfloat16(device):
     return device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def load_model(name="testbed", device="auto", dtype=torch.float32):
-    """A CLIP of the Hugging Face layout, frozen and in evaluation mode, as a Clip.
+def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=None):
+    """A CLIP or SigLIP, frozen and in evaluation mode, as a Clip.
 
-    name: "testbed", "radiographs", a folder, or a hub name such as "openai/clip-vit-base-patch32". Weights are read as
-    safetensors, or with `weights_only=True`; no code of the checkpoint runs. A file m2ib.json in a folder holds its default
-    layer, beta and sigma2. FileNotFoundError where there is no such model or it has no weights; ValueError where it is no CLIP,
-    cannot be read, or its weights are not all there and finite.
+    name: "testbed", "radiographs", a folder of the Hugging Face layout, a hub name such as "openai/clip-vit-base-patch32" or
+    "google/siglip-base-patch16-224" (SigLIP 2: those of a fixed resolution), or a file .pt, .pth or .safetensors with the state
+    dict of one of OpenAI's ViTs.  tokenizer: a folder, a hub name, or OpenAI's bpe_simple_vocab_16e6.txt.gz; left out, the
+    checkpoint's own; a state dict brings none and takes that of openai/clip-vit-base-patch32.
+    Weights are read as safetensors, or with `weights_only=True`; no code of a checkpoint runs. A file m2ib.json in a folder
+    holds its default layer, beta and sigma2. FileNotFoundError where there is no such model or it has no weights; ValueError
+    where it is neither of them, cannot be read, or its weights are not all there and finite.
     """
     source = BUILT_IN.get(name, Path(name))
+    with without_bars() if source.exists() else nullcontext():
+        if source.is_file():
+            (model, report, processor), family = openai.read_model(source, dtype), Clip
+        else:
+            model, report, processor, family = read_checkpoint(source, name, dtype)
+    check_weights(model, report, name)
+    own = OPENAI_TOKENIZER if source.is_file() else str(source if source.is_dir() else name)
+    words = read_tokenizer(tokenizer or own, name, family)
+    check_tokenizer(words, model.config.text_config, name, family)
+    model = model.to(pick_device(device)).eval().requires_grad_(False)
+    return family(model, words, processor, name, own_defaults(source))
+
+
+def read_checkpoint(source, name, dtype):
+    """A checkpoint of the Hugging Face layout: model, what was loaded of it, image processor, family."""
     local = source.is_dir()
     if local:
         check_folder(source)
     elif name in BUILT_IN:
         raise FileNotFoundError(f"the {name} model is not at {source}: install from a clone with `pip install -e .`")
     source = str(source if local else name)
+    with reading(name, local):
+        kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+    if kind not in FAMILIES:
+        hint = " (SigLIP 2: one of a fixed resolution, not NaFlex)" if kind == "siglip2" else ""
+        raise ValueError(f"{name} holds a model of type {kind!r}: give a CLIP or a SigLIP{hint}")
+    read, family = FAMILIES[kind]
+    with reading(name, local):
+        model, report = read.from_pretrained(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
+        processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)  # torchvision is not needed
+    return model, report, processor, family
+
+
+@contextmanager
+def reading(name, local):
+    """What goes wrong inside while a checkpoint is read, as an error that says what to do."""
     try:
-        with without_bars() if local else nullcontext():
-            model, report = CLIPModel.from_pretrained(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        processor = CLIPImageProcessorPil.from_pretrained(source)
+        yield
     except UnpicklingError as error:  # torch's message says how to run what a file holds
         raise ValueError(f"{name} has a pickle that is torn or holds more than weights: get the weights as safetensors") from error
     except UNREADABLE as error:
         if local:
             raise ValueError(f"{name} cannot be read ({error}): save model, tokenizer and image processor there again") from error
-        message = f"no model {name!r}: give 'testbed', a folder that holds a CLIP, or the name of one on the hub (needs a network)"
-        raise FileNotFoundError(message) from error
-    check_weights(model, report, name)
-    model = model.to(pick_device(device)).eval().requires_grad_(False)
-    return Clip(model, tokenizer, processor, name, own_defaults(Path(source)))
+        wanted = "'testbed', a folder or file that holds a CLIP or SigLIP, or the name of one on the hub (needs a network)"
+        raise FileNotFoundError(f"no model {name!r}: give {wanted}") from error
+
+
+def read_tokenizer(source, name, family):
+    """The tokenizer of a folder, a hub name, or OpenAI's BPE file.  ValueError with what to give where there is none."""
+    try:
+        if Path(source).is_file():
+            return openai.read_bpe(Path(source))
+        if family is Clip:
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        words = TokenizersBackend.from_pretrained(source)  # tokenizer.json as it is: the class for SigLIP has no places of tokens
+    except (OSError, ValueError, ImportError) as error:
+        file = "the file bpe_simple_vocab_16e6.txt.gz, which the package clip-anytorch and OpenAI's repository have"
+        wanted = f"{file}, or a folder or hub name with a tokenizer.json (needs a network)"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"no tokenizer for {name} at {source} ({reason}): give tokenizer=, {wanted}") from error
+    rules = words.backend_tokenizer.normalizer
+    words.backend_tokenizer.normalizer = Sequence([Lowercase(), *([rules] if rules else [])])  # as both SigLIPs were trained
+    return words
+
+
+def check_tokenizer(words, config, name, family):
+    """ValueError where a tokenizer cannot be the model's: it ends a caption with another token than the model looks for."""
+    eos, wanted = words.eos_token_id, config.eos_token_id
+    if eos is None or eos >= config.vocab_size or (family is Clip and wanted not in (eos, 2)):  # old configs of CLIP say 2
+        difference = f"{name} ends captions with token {wanted} of {config.vocab_size}, this tokenizer with {eos}"
+        raise ValueError(f"{difference}: give its own as tokenizer=")
 
 
 def own_defaults(folder):
@@ -100,11 +158,5 @@ def check_folder(folder):
     """FileNotFoundError where a folder lacks a part of a Hugging Face checkpoint."""
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} has no config.json: give the folder that save_pretrained wrote")
-    try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / 'config.json'} is not JSON ({error}): save the model there again") from error
-    if kind != "clip":
-        raise ValueError(f"{folder} holds a model of type {kind!r}: give a CLIP")
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise FileNotFoundError(f"{folder} has no weights: put {' or '.join(WEIGHTS)} beside its config.json")

@@ -7,20 +7,46 @@ from transformers.masking_utils import create_causal_mask
 
 
 class Tower:
-    """What both towers share: their blocks, and a block opened up.  `rest(embed(inputs), -1, inputs)` is `encode(inputs)`."""
+    """What the towers of all families share: their blocks, and a block opened up.  `rest(embed(inputs), -1, inputs)` is
+    `encode(inputs)`.  reader: the last attention, which the embedding is read from."""
 
     causal = False
 
-    def __init__(self, model, project):
+    def __init__(self, model, project, final_norm):
         self.model, self.project, self.blocks = model, project, model.encoder.layers
+        self.final_norm = final_norm  # what the pooled state goes through before it is projected
         self.norms = [block.layer_norm1 for block in self.blocks]  # a block's attention reads its input through this
+        self.reader = len(self.blocks) - 1
+
+    def encode(self, inputs):
+        """(B, 3, H, W) or (B, T) -> (B, E), of length 1"""
+        return F.normalize(self.project(self.model(inputs).pooler_output), dim=-1)
+
+    def run(self, hidden, blocks):
+        """Some blocks, one after the other.  (N, T, D) -> (N, T, D)"""
+        for block in blocks:
+            hidden = block(hidden, None)
+        return hidden
+
+    def rest(self, hidden, layer, inputs):
+        """From the output of block `layer` to the embedding, running only the blocks after it; N may be a multiple of B: the
+        copies of the inputs one after the other.  (N, T, D) -> (N, E)"""
+        hidden = self.run(hidden, self.blocks[layer + 1 : -1])
+        at = self.pooled(inputs).repeat(len(hidden) // len(inputs))
+        rows = torch.arange(len(hidden), device=hidden.device)
+        pooled = self.last_block(hidden, at) if layer < len(self.blocks) - 1 else hidden[rows, at]
+        return F.normalize(self.project(self.final_norm(pooled)), dim=-1)
+
+    def heads(self, normed, layer):
+        """Queries, keys and values of a block.  (N, T, D) -> 3 of (N, h, T, d)"""
+        attend = self.blocks[layer].self_attn
+        projections = attend.q_proj, attend.k_proj, attend.v_proj
+        return [rearrange(f(normed), "n t (h d) -> n h t d", h=attend.num_heads) for f in projections]
 
     def attention(self, normed, layer):
         """Queries, keys and values of a block, (N, h, T, d), and its attention probabilities, (N, h, T, T)."""
-        attend = self.blocks[layer].self_attn
-        projections = attend.q_proj, attend.k_proj, attend.v_proj
-        q, k, v = (rearrange(f(normed), "n t (h d) -> n h t d", h=attend.num_heads) for f in projections)
-        scores = (q @ k.mT * attend.scale).float()
+        q, k, v = self.heads(normed, layer)
+        scores = (q @ k.mT * q.shape[-1] ** -0.5).float()
         if self.causal:
             scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
         return q, k, v, scores.softmax(dim=-1).to(v.dtype)
@@ -46,59 +72,42 @@ class Tower:
 
 
 class ImageTower(Tower):
-    """The image tower; its inputs are pixels (B, 3, H, W)."""
+    """CLIP's image tower; its inputs are pixels (B, 3, H, W)."""
 
-    @property
-    def final_norm(self):
-        """What the pooled state goes through before it is projected."""
-        return self.model.post_layernorm
+    patches = slice(1, None)  # after CLS
+
+    def __init__(self, model, project):
+        super().__init__(model, project, model.post_layernorm)
 
     def embed(self, pixels):
         """What the first block reads.  (B, 3, H, W) -> (B, T, D)"""
         return self.model.pre_layrnorm(self.model.embeddings(pixels))
 
-    def encode(self, pixels):
-        """(B, 3, H, W) -> (B, E), of length 1"""
-        return F.normalize(self.project(self.model(pixels).pooler_output), dim=-1)
-
-    def rest(self, hidden, layer, pixels):
-        """From the output of block `layer` to the embedding, running only the blocks after it.  (N, T, D) -> (N, E)"""
-        for block in self.blocks[layer + 1 : -1]:
-            hidden = block(hidden, None)
-        cls = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-        pooled = self.last_block(hidden, cls) if layer < len(self.blocks) - 1 else hidden[:, 0]
-        return F.normalize(self.project(self.final_norm(pooled)), dim=-1)
+    def pooled(self, pixels):
+        """Where the embedding is read: CLS.  -> (B,)"""
+        return torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
 
 
 class TextTower(Tower):
-    """The text tower; its inputs are token ids (B, T)."""
+    """CLIP's text tower; its inputs are token ids (B, T)."""
 
     causal = True
 
-    @property
-    def final_norm(self):
-        """As ImageTower.final_norm."""
-        return self.model.final_layer_norm
+    def __init__(self, model, project):
+        super().__init__(model, project, model.final_layer_norm)
 
     def embed(self, ids):
         """As ImageTower.embed.  (B, T) -> (B, T, D)"""
         return self.model.embeddings(ids)
 
-    def encode(self, ids):
-        """(B, T) -> (B, E), of length 1"""
-        return F.normalize(self.project(self.model(ids).pooler_output), dim=-1)
+    def pooled(self, ids):
+        """Where the embedding is read: the first EOS, which checkpoints that say 2 mean by the highest id.  -> (B,)"""
+        eos = self.model.eos_token_id
+        return ids.argmax(dim=-1) if eos == 2 else (ids == eos).int().argmax(dim=-1)
 
-    def rest(self, hidden, layer, ids):
-        """As ImageTower.rest; N may be a multiple of B: the copies of the captions one after the other."""
+    def run(self, hidden, blocks):
+        """As Tower.run, each position seeing those before it."""
         mask = create_causal_mask(self.model.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
-        for block in self.blocks[layer + 1 : -1]:
+        for block in blocks:
             hidden = block(hidden, mask, is_causal=True)
-        at = pooled_position(ids, self.model.eos_token_id).repeat(len(hidden) // len(ids))
-        rows = torch.arange(len(hidden), device=hidden.device)
-        pooled = self.last_block(hidden, at) if layer < len(self.blocks) - 1 else hidden[rows, at]
-        return F.normalize(self.project(self.final_norm(pooled)), dim=-1)
-
-
-def pooled_position(ids, eos_token_id):
-    """Where CLIP reads a caption's embedding: its first EOS, which checkpoints that say 2 mean by the highest id.  -> (B,)"""
-    return ids.argmax(dim=-1) if eos_token_id == 2 else (ids == eos_token_id).int().argmax(dim=-1)
+        return hidden

@@ -30,10 +30,11 @@ def saliency(side):
 def gradcam(side):
     """relu(sum_c w_c A_c), A the output of the last block's first layer norm, w_c the mean of dy/dA_c over patches or words.
 
-    In cosine.  Captum's LayerGradCam wants the channels first.  (Selvaraju et al. 2017, equations 1 and 2; the place as in
-    Chefer et al.: the last block's own output has no gradient where the embedding is not read)
+    In cosine.  Captum's LayerGradCam wants the channels first.  SigLIP's image tower: A is what its pooling head reads.
+    (Selvaraju et al. 2017, equations 1 and 2; the place as in Chefer et al.: the last block's own output has no gradient where
+    the embedding is not read)
     """
-    last = len(side.tower.blocks) - 1
+    last = side.tower.reader
     hidden = side.enter(last)
 
     def score(normed):
@@ -51,10 +52,12 @@ def chefer(side, blocks=1):
     """Relevance to the position the embedding is read at: R = I, then R <- R + mean_heads(relu(dy/dA * A)) R, in cosine.
 
     A: a block's attention probabilities.  Option: blocks=1, the last of each tower.  (Chefer, Gur and Wolf 2021, eqs 5 and 6)
+    SigLIP's image tower: its pooling head counts as the last block, with the probe's row in the place of CLS's.
     """
-    tower, layers = side.tower, range(len(side.tower.blocks))[-blocks:]
-    if not 1 <= blocks <= len(tower.blocks):
-        raise ValueError(f"blocks is {blocks}: give 1 to {len(tower.blocks)}")
+    tower, most = side.tower, side.tower.reader + 1
+    if not 1 <= blocks <= most:
+        raise ValueError(f"blocks is {blocks}: give 1 to {most}")
+    layers = range(most)[-blocks:]
     hidden, attentions = side.enter(layers[0]).requires_grad_(), []
     with torch.enable_grad():
         for layer in layers:
@@ -62,9 +65,10 @@ def chefer(side, blocks=1):
             attentions.append(probabilities)
             hidden = tower.finish(hidden, probabilities @ values, layer)
         slopes = torch.autograd.grad(side.score(hidden, layers[-1]).sum(), attentions)
-    relevance = torch.eye(hidden.shape[1], device=hidden.device)
-    for attention, steepness in zip(attentions, slopes, strict=True):
-        relevance = relevance + (attention.detach().float() * steepness).relu().mean(dim=1) @ relevance  # (B, T, T)
+    relevance = torch.eye(side.content.shape[1], device=hidden.device)
+    for layer, attention, steepness in zip(layers, attentions, slopes, strict=True):
+        gained = (attention.detach().float() * steepness).relu().mean(dim=1) @ relevance  # (B, T, T), a probe's is (B, 1, T)
+        relevance = gained if layer == len(tower.blocks) else relevance + gained  # a probe has no relevance of its own to keep
     return side.pick(relevance[torch.arange(len(relevance), device=relevance.device), side.pooled])
 
 
@@ -73,9 +77,9 @@ def gradeclip(side):
     """relu(sum_d w_d v_id s_i) in the last block: w = dy/do where the embedding is read, o the attention's output before its
     projection; s_i the cosine of key i and the query there, scaled to [0, 1] over patches or words (1 where all are equal).
 
-    In cosine.  (Zhao et al., Grad-ECLIP, ICML 2024)
+    In cosine.  SigLIP's image tower: its pooling head is the last block, the probe its query.  (Zhao et al., Grad-ECLIP, ICML 2024)
     """
-    last, rows = len(side.tower.blocks) - 1, torch.arange(len(side.pooled), device=side.pooled.device)
+    last, rows = side.tower.reader, torch.arange(len(side.pooled), device=side.pooled.device)
     hidden = side.enter(last)
     *parts, probabilities = side.tower.attention(side.tower.norms[last](hidden), last)
     slopes = slope(lambda mixed: side.score(side.tower.finish(hidden, mixed, last), last), probabilities @ parts[2])

@@ -62,11 +62,10 @@ def sides(clip, images, captions):
     """Both towers of pairs, each with the other's embedding as its target.  -> image Side, text Side, the captions' tokens"""
     pixels, text = clip.pixels(images), clip.tokens(captions)
     (image_embedding, hidden), (text_embedding, _) = encode(clip.image, pixels, 0), encode(clip.text, text.ids, 0)
-    patches = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-    patches[:, 0] = False  # CLS
-    ends = text.content.sum(dim=1) + 1  # BOS, the content, EOS
-    image = Side(clip, True, clip.image, pixels, patches, text_embedding, torch.zeros_like(ends))
-    return image, Side(clip, False, clip.text, text.ids, text.content, image_embedding, ends), text.tokens
+    patches = torch.zeros(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+    patches[:, clip.image.patches] = True
+    image = Side(clip, True, clip.image, pixels, patches, text_embedding, clip.image.pooled(pixels))
+    return image, Side(clip, False, clip.text, text.ids, text.content, image_embedding, clip.text.pooled(text.ids)), text.tokens
 
 
 def rival(scores):

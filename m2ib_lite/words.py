@@ -1,0 +1,34 @@
+"""Pieces of words joined back into the words of a caption."""
+
+import re
+
+import torch
+
+
+def whole_words(caption, tokens):
+    """The words of a caption that its tokens are pieces of, and for each token the index of its word.
+
+    tokens: as `Captions.tokens` has them, each letter of the caption once.  A word is a run of letters and digits, or whatever
+    else is a token: "an owl-light" has four.  Where a script has no spaces, a run of it is one word.
+    """
+    runs = [run.span() for run in re.finditer(r"\w+", caption)]
+    words, places, end, inside = [], [], 0, None
+    for token in tokens:
+        letters = token.strip()
+        if letters:
+            start = caption.find(letters, end)
+            run = next((run for run in runs if run[0] <= start < run[1]), None)
+            if run is None or run != inside:
+                words.append(caption[slice(*run)] if run else letters)
+            inside, end = run, max(end, start + len(letters))
+        waits = not letters and (token or not words)  # a space alone belongs to the word that it stands before
+        places.append(len(words) if waits else len(words) - 1)
+    words = words or [caption.strip()]
+    return words, [min(place, len(words) - 1) for place in places]
+
+
+def join_scores(places, scores, mean=False):
+    """The sum of the scores of each word's pieces, or their mean.  Indices of n tokens, (n,) -> (n_words,)"""
+    places = torch.tensor(places, device=scores.device)
+    total = scores.new_zeros(int(places.max()) + 1).index_add(0, places, scores)
+    return total / places.bincount() if mean else total

@@ -1,0 +1,340 @@
+"""M2IB, every rival and every evaluation on each family of models."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from families import GRIDS, clip_folder, gemma_like, openai_bpe, openai_model, sentencepieces, siglip_folder
+from PIL import Image
+
+from m2ib_lite import explain, load_model
+from m2ib_lite.bottleneck import capacity, inject
+from m2ib_lite.evaluate import cascade, confidence, follow, localisation, roar
+from m2ib_lite.evaluate.sanity import randomised, stages
+from m2ib_lite.explain import noise_source
+from m2ib_lite.hooks import capture
+from m2ib_lite.hooks import replace as replaced
+from m2ib_lite.models import Siglip
+from m2ib_lite.rivals import RIVALS, sides
+
+QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
+METHODS = {"M2IB": explain, **RIVALS}
+CAPTIONS = ["two owls", "A photo of three CATS, a dog and a violin", "mice"]
+FAMILIES = ["clip", "siglip", "siglip2", "openai"]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A small model of each family, made once."""
+    made = {}
+
+    def make(name):
+        folder = tmp_path_factory.mktemp("family")
+        if name in GRIDS:
+            return load_model(clip_folder(folder, name), device="cpu")
+        if name == "openai":
+            torch.save(openai_model(layers=(3, 3)).state_dict(), folder / "weights.pt")
+            return load_model(folder / "weights.pt", device="cpu", tokenizer=openai_bpe())
+        return load_model(siglip_folder(folder, sentencepieces if name == "siglip" else gemma_like), device="cpu")
+
+    return lambda name: made[name] if name in made else made.setdefault(name, make("B/32" if name == "clip" else name))
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request, models):
+    return models(request.param)
+
+
+@pytest.fixture(params=["siglip", "siglip2"])
+def siglip(request, models):
+    return models(request.param)
+
+
+@pytest.fixture(scope="module")
+def images():
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 255, (60, 80, 3), np.uint8)).resize(size) for size in ((80, 60), (60, 60), (50, 90))]
+
+
+def ask(name, clip, images, captions, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # words that the small vocabularies do not know
+        return METHODS[name](clip, images, captions, progress=False, **{**QUICK.get(name, {}), **options})
+
+
+def own_features(clip, pixels, ids):
+    """What transformers itself makes of the inputs, normalised."""
+    found = clip.model.get_image_features(pixels).pooler_output, clip.model.get_text_features(ids).pooler_output
+    return [F.normalize(features, dim=-1) for features in found]
+
+
+def inputs(clip, images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return clip.pixels(images), clip.tokens(CAPTIONS).ids
+
+
+def goes_on_everywhere(clip, images):
+    """From each block on, `rest` comes to what the tower's and transformers' own passes come to."""
+    given = inputs(clip, images)
+    for tower, x, whole in zip(clip.towers, given, own_features(clip, *given), strict=True):
+        near = dict(rtol=0, atol=2e-6)
+        torch.testing.assert_close(tower.encode(x), whole, **near)
+        torch.testing.assert_close(tower.rest(tower.embed(x), -1, x), whole, **near)
+        for layer, block in enumerate(tower.blocks):
+            with torch.no_grad(), capture(block) as hidden:
+                tower.encode(x)
+            torch.testing.assert_close(tower.rest(hidden[0].repeat(2, 1, 1), layer, x), whole.repeat(2, 1), **near)
+
+
+def test_the_rest_of_a_tower_is_the_models_own_pass(model, images):
+    goes_on_everywhere(model, images)
+
+
+@pytest.mark.parametrize("size", GRIDS)
+def test_clips_of_all_sizes_load_and_are_explained(models, images, size):
+    clip, grid = models("clip" if size == "B/32" else size), GRIDS[size][0]
+    assert clip.grid == (grid, grid)
+    goes_on_everywhere(clip, images)
+    a = ask("M2IB", clip, images, CAPTIONS)
+    assert a.image_maps.shape == (3, grid, grid)
+    assert torch.isfinite(a.image_maps).all()
+    assert [a.words(i)[0] for i in range(3)] == [["two", "owls"], CAPTIONS[1].replace(",", " ,").split(), ["mice"]]
+    assert clip.blank == 49407  # CLIP pads with EOS
+
+
+def test_each_block_opened_up_comes_to_the_embedding(model, images):
+    for tower, x in zip(model.towers, inputs(model, images), strict=True):
+        hidden = tower.embed(x)
+        for layer in range(tower.reader + 1):
+            *_, values, probabilities = tower.attention(tower.norms[layer](hidden), layer)
+            hidden = tower.finish(hidden, probabilities @ values, layer)
+            torch.testing.assert_close(tower.rest(hidden, layer, x), tower.encode(x), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers_alone_as_in_a_batch(model, images, name):
+    together = ask(name, model, images, CAPTIONS)
+    assert together.image_maps.shape == (3, *model.grid)
+    for i, image in enumerate(images):
+        alone = ask(name, model, image, CAPTIONS[i])
+        assert len(together.text_maps[i]) == len(together.tokens[i]) > 0
+        for ours, theirs in ((together.image_maps[i], alone.image_maps[0]), (together.text_maps[i], alone.text_maps[0])):
+            assert torch.isfinite(ours).all()
+            torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3 * theirs.abs().max().item())
+        words, scores = together.words(i)
+        assert len(words) == len(scores)
+        assert together.heat(i).shape == image.size[::-1]
+
+
+@pytest.mark.parametrize("name", ["M2IB", "chefer", "rise"])
+def test_half_precision_gives_finite_maps(tmp_path, images, name):
+    a = ask(name, load_model(siglip_folder(tmp_path, gemma_like), "cpu", torch.bfloat16), images, CAPTIONS)
+    assert all(found.dtype == torch.float32 and torch.isfinite(found).all() for found in (a.image_maps, *a.text_maps))
+
+
+def test_siglip_reads_padding_and_lower_case(siglip):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        text, small = siglip.tokens(CAPTIONS), siglip.tokens([caption.lower() for caption in CAPTIONS])
+    assert isinstance(siglip, Siglip)
+    assert text.ids.shape == (3, 64)
+    assert text.valid.all()
+    assert torch.equal(text.ids, small.ids)
+    assert not (text.content & ((text.ids == siglip.blank) | (text.ids == siglip.tokenizer.eos_token_id))).any()
+    assert [int(n) for n in text.content.sum(dim=1)] == [len(tokens) for tokens in text.tokens]
+    assert text.tokens[0][0][0] == "t"
+    assert "CATS" in "".join(text.tokens[1])
+    ends = text.content.int().cumsum(dim=1).argmax(dim=1) + 1
+    assert (text.ids[range(3), ends] == siglip.tokenizer.eos_token_id).all()
+    assert siglip.text.pooled(text.ids).tolist() == [63] * 3
+
+
+def test_a_caption_too_long_for_siglip_is_cut_with_a_warning(siglip):
+    with pytest.warns(UserWarning, match="64 positions; cut off"):
+        text = siglip.tokens(["two owls " * 40])
+    assert text.content.sum() == 63
+    with pytest.raises(ValueError, match="give at least one word"):
+        siglip.tokens([" "])
+
+
+def test_a_siglip_without_tokenizer_json_is_refused_with_what_to_give(tmp_path):
+    folder = siglip_folder(tmp_path, gemma_like)
+    (folder / "tokenizer.json").rename(tmp_path / "spiece.model")
+    with pytest.raises(ValueError, match=r"no tokenizer for [\s\S]*give tokenizer=.*tokenizer\.json"):
+        load_model(folder, device="cpu")
+
+
+def naive_maps(clip, tower, block, x, features, target, valid, layer, beta, sigma2, steps, samples, seed):
+    """The published procedure in its plainest form: transformers' own whole pass, a hook that adds the noise."""
+    with torch.no_grad(), capture(block) as hidden:
+        features(x)
+    R = hidden[0]
+    alpha = torch.full_like(R, 5.0, requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=1.0)
+    draw = noise_source(seed, x, samples, [R.shape[1]], R.shape[2])
+    for _ in range(steps):
+        noise = draw()
+        with replaced(block, lambda _, noise=noise: inject(R, alpha, noise, sigma2)[:, 0]):
+            found = features(x.repeat(samples, *[1] * (x.ndim - 1))).pooler_output
+        loss = beta * capacity(R, alpha, sigma2).mean() - F.cosine_similarity(found, target).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return capacity(R, alpha, sigma2).sum(-1)[0].detach()
+
+
+def test_m2ib_of_siglip_agrees_with_the_plain_procedure_on_the_whole_model(siglip, images):
+    options = dict(beta=0.4, sigma2=0.8, steps=4, samples=3, seed=9)
+    a = ask("M2IB", siglip, images[0], CAPTIONS[0], layer=(1, 0), **options)
+    pixels, text = siglip.pixels(images[:1]), siglip.tokens(CAPTIONS[:1])
+    model = siglip.model
+    seen, said = own_features(siglip, pixels, text.ids)
+    of_image = naive_maps(
+        siglip, siglip.image, model.vision_model.encoder.layers[1], pixels, model.get_image_features, said, None, 1, **options
+    )
+    of_text = naive_maps(
+        siglip, siglip.text, model.text_model.encoder.layers[0], text.ids, model.get_text_features, seen, None, 0, **options
+    )
+    torch.testing.assert_close(a.image_maps[0].flatten(), of_image, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(a.text_maps[0], of_text[text.content[0]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sign", [1, -1])  # one of them leaves something of each map
+def test_siglips_head_is_what_reads_the_patches(siglip, images, sign):
+    """GradCAM, Chefer and Grad-ECLIP worked out from the weights of the head, one head of attention after the other."""
+    image, _, _ = sides(siglip, images[:1], ["two owls"])
+    image.target = sign * image.target
+    head = siglip.model.vision_model.head
+    with torch.no_grad():
+        normed = siglip.model.vision_model(image.inputs).last_hidden_state[0]
+    normed.requires_grad_()
+    D, d = normed.shape[1], head.attention.head_dim
+    weights, biases = head.attention.in_proj_weight, head.attention.in_proj_bias
+    query = weights[:D] @ head.probe[0, 0] + biases[:D]
+    keys, values = normed @ weights[D : 2 * D].T + biases[D : 2 * D], normed @ weights[2 * D :].T + biases[2 * D :]
+    rows = [slice(start, start + d) for start in range(0, D, d)]
+    attention = [(keys[:, row] @ query[row] / d**0.5).softmax(dim=0) for row in rows]
+    mixed = torch.cat([share @ values[:, row] for share, row in zip(attention, rows, strict=True)])
+    read = head.attention.out_proj(mixed)
+    y = F.cosine_similarity(read + head.mlp(head.layernorm(read)), image.target[0], dim=0)
+    of_states, of_mixed, *of_attention = torch.autograd.grad(y, [normed, mixed, *attention])
+    near = F.cosine_similarity(keys, query[None], dim=1)
+    expected = dict(
+        gradcam=(normed @ of_states.mean(dim=0)).relu(),
+        chefer=torch.stack([(a * slope).relu() for a, slope in zip(attention, of_attention, strict=True)]).mean(dim=0),
+        gradeclip=(values @ of_mixed).relu() * (near - near.min()) / (near.max() - near.min()),
+    )
+    assert sum(plain.max() > 0 for plain in expected.values()) >= 2
+    for name, plain in expected.items():
+        (found,) = RIVALS[name].scores(image)
+        torch.testing.assert_close(found, plain.detach(), rtol=1e-3, atol=1e-3 * plain.max().item() + 1e-7)
+
+
+def test_chefer_goes_from_siglips_head_into_its_blocks(siglip, images):
+    image, _, _ = sides(siglip, images[:1], ["two owls"])
+    maps = [RIVALS["chefer"].scores(image, blocks=n)[0] for n in (1, 2, 5)]
+    assert all(torch.isfinite(found).all() and found.shape == (16,) for found in maps)
+    assert not torch.allclose(maps[0], maps[1])
+    with pytest.raises(ValueError, match="blocks is 6: give 1 to 5"):
+        RIVALS["chefer"].scores(image, blocks=6)
+
+
+def test_what_is_kept_of_siglips_inputs_is_what_it_sees(siglip, images):
+    for side in sides(siglip, images[:1], ["two owls"])[:2]:
+        n = int(side.content.sum())
+        whole = (side.tower.encode(side.inputs) * side.target).sum(dim=1)
+        torch.testing.assert_close(side.keep(torch.ones(1, n)), whole, rtol=0, atol=2e-2)
+        first = torch.eye(n)[:1]
+        if side.is_image:
+            masked = torch.zeros_like(side.inputs)
+            masked[..., :14, :14] = side.inputs[..., :14, :14]
+        else:
+            masked = side.inputs.clone()
+            masked[0, 1:n] = siglip.blank
+        expected = (side.tower.encode(masked) * side.target).sum(dim=1)
+        torch.testing.assert_close(side.keep(first), expected, rtol=0, atol=2e-2)
+
+
+@pytest.fixture
+def evaluated(model, images, pairs):
+    """A model, pairs that it can read, and a map of them."""
+    pairs = [replace(pair, caption=f"two {pair.caption}") for pair in pairs[:4]]
+    return model, pairs, ask("gradcam", model, [pair.image for pair in pairs], [pair.caption for pair in pairs])
+
+
+@pytest.mark.filterwarnings("ignore:caption .* the tokenizer")
+def test_every_evaluation_runs_on_every_family(evaluated):
+    clip, pairs, a = evaluated
+    for table in (confidence(clip, a, pairs), localisation(a, pairs), roar(clip, [a], seeds=1, epochs=1, progress=False)):
+        assert set(table["modality"]) == {"image", "text"}
+        assert np.isfinite(table["value"]).all()
+    for modality in ("image", "text"):
+        table = cascade(clip, pairs[:1], [a], modality, only=["projection", "random"])
+        assert set(table["stage"]) == {"projection", "random"}
+        assert np.isfinite(table["value"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:caption .* the tokenizer")
+def test_what_is_followed_is_what_explain_finds(evaluated):
+    clip, pairs, _ = evaluated
+    options = dict(beta=0.3, sigma2=0.5, samples=2, seed=4)
+    whole = ask("M2IB", clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], layer=(1, 1), **options)
+    for modality in ("image", "text"):
+        found, _ = follow(clip, pairs, modality, (2,), layer=1, **options)
+        ours, theirs = (getattr(a, f"{modality}_maps") for a in (found[2], whole))
+        torch.testing.assert_close(list(ours), list(theirs), rtol=1e-3, atol=1e-3)
+
+
+def test_a_stage_of_the_cascade_holds_all_that_stands_above_it(model):
+    for tower in model.towers:
+        top = {id(weight) for module in stages(tower)[f"block {len(tower.blocks) - 1}"] for weight in module.parameters()}
+        below = {id(w) for block in tower.blocks[:-1] for w in block.parameters()}
+        before = [w for name, w in tower.model.named_parameters() if "embed" in name or "pre_layrnorm" in name]
+        everything = {id(w) for w in (*tower.model.parameters(), *tower.project.parameters())}
+        assert top == everything - below - {id(w) for w in before}
+    kept = [weight.clone() for weight in model.model.parameters()]
+    with randomised(model, "projection"):
+        assert not all(torch.equal(a, b) for a, b in zip(kept, model.model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(kept, model.model.parameters(), strict=True))
+
+
+def test_another_processor_of_the_checkpoint_is_followed(models, tmp_path):
+    """Newer files name the fast class, which would want torchvision, or nest it in processor_config.json."""
+    folder = siglip_folder(tmp_path, gemma_like)
+    file = Path(folder / "preprocessor_config.json")
+    file.write_text(file.read_text().replace('"SiglipImageProcessor"', '"SiglipImageProcessorFast"').replace("0.5", "0.25"))
+    assert load_model(folder, device="cpu").processor.image_mean == (0.25,) * 3
+    (folder / "processor_config.json").write_text(f'{{"image_processor": {file.read_text().replace("0.25", "0.75")}}}')
+    file.unlink()
+    assert load_model(folder, device="cpu").processor.image_mean == (0.75,) * 3
+
+
+def centre(clip, size, band, axis):
+    """Where a white band across a black image stands, as the model's pixels and `view` say, in the image's own pixels."""
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    canvas[(slice(None), slice(*band)) if axis == 0 else slice(*band)] = 255
+    light = clip.pixels([Image.fromarray(canvas)])[0].mean(dim=0).sum(dim=axis)
+    light = light - light.min()
+    at = ((torch.arange(len(light)) + 0.5) * light).sum() / light.sum() / len(light)
+    low, high = clip.view(size)[axis], clip.view(size)[axis + 2]
+    return (low + at * (high - low)).item()
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip2", "openai"])
+@pytest.mark.parametrize("size", [(333, 500), (500, 333), (61, 60), (1, 1000), (1000, 1), (7, 1000), (640, 480)])
+def test_a_view_is_where_the_processor_looks(models, family, size):
+    clip = models(family)
+    view = clip.view(size)
+    for axis in (0, 1):
+        low, high = view[axis], view[axis + 2]
+        if high - low > 16:
+            band = round(low + 0.3 * (high - low)), round(low + 0.6 * (high - low))
+            assert centre(clip, size, band, axis) == pytest.approx(sum(band) / 2, abs=max(0.02 * (high - low), 0.5))
+        else:
+            assert low + 1e-6 >= 0
+            assert high <= size[axis] + 1e-6

@@ -1,0 +1,152 @@
+import gzip
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from families import openai_bpe, openai_model, openai_module
+from safetensors.torch import save_file
+
+from m2ib_lite import load_model
+from m2ib_lite.models import BUILT_IN
+from m2ib_lite.models.openai import read_bpe
+
+CAPTIONS = ["an owl", "Small left PNEUMOTHORAX, no cardiomegaly.", "\U0001f989\U0001f989 and \u6c14\u80f8: it's 42% na\u00efve"]
+
+
+@pytest.fixture(scope="module")
+def original():
+    return openai_model()
+
+
+@pytest.fixture(scope="module")
+def simple():
+    """OpenAI's SimpleTokenizer; the mending of broken text that it imports has nothing to do here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ftfy", SimpleNamespace(fix_text=lambda text: text))
+        return openai_module("simple_tokenizer").SimpleTokenizer(str(openai_bpe()))
+
+
+def save(state, path):
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
+    return path
+
+
+def load(path, **options):
+    return load_model(path, device="cpu", **{"tokenizer": openai_bpe(), **options})
+
+
+def same(clip, original, tolerance=1e-5):
+    """Both towers give what OpenAI's give, before and after they are normalised."""
+    pixels, text = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(1)), clip.tokens(CAPTIONS)
+    with torch.no_grad():
+        images, texts = original.encode_image(pixels), original.encode_text(text.ids)
+        found = clip.model.get_image_features(pixels).pooler_output, clip.model.get_text_features(text.ids).pooler_output
+        torch.testing.assert_close(found, (images, texts), rtol=0, atol=tolerance)
+        normalised = torch.nn.functional.normalize(images), torch.nn.functional.normalize(texts)
+        torch.testing.assert_close((clip.image.encode(pixels), clip.text.encode(text.ids)), normalised, rtol=0, atol=tolerance)
+    assert clip.model.logit_scale == original.logit_scale
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.safetensors"])
+def test_a_state_dict_becomes_the_same_model(original, tmp_path, name):
+    clip = load(save(original.state_dict(), tmp_path / name))
+    same(clip, original)
+    assert clip.grid == (7, 7)
+    assert [block.self_attn.num_heads for tower in clip.towers for block in tower.blocks] == [2] * 4 + [1] * 3
+    assert clip.view((112, 56)) == (28, 0, 84, 56)
+
+
+def test_what_training_and_torchscript_leave_around_the_weights_is_taken_off(original, tmp_path):
+    state = {f"module.{name}": weight for name, weight in original.state_dict().items()}
+    same(load(save({"epoch": 3, "state_dict": state}, tmp_path / "trained.pt")), original)
+    counts = dict(input_resolution=torch.tensor(56), context_length=torch.tensor(77), vocab_size=torch.tensor(49408))
+    same(load(save(original.state_dict() | counts, tmp_path / "unscripted.pt")), original)
+
+
+def test_half_precision_inside_is_computed_in_the_precision_that_is_asked_for(tmp_path):
+    original = openai_model()
+    openai_module("model").convert_weights(original)
+    clip = load(save(original.state_dict(), tmp_path / "half.pt"))
+    assert clip.model.dtype == torch.float32
+    assert {weight.dtype for weight in clip.model.parameters()} == {torch.float32}
+    same(clip, original.float())
+    assert load(tmp_path / "half.pt", dtype=torch.bfloat16).model.dtype == torch.bfloat16
+
+
+def test_the_vocabulary_is_openais(simple):
+    tokenizer = read_bpe(openai_bpe())
+    assert tokenizer.get_vocab() == simple.encoder
+    for caption in CAPTIONS:
+        assert tokenizer(caption).input_ids == [49406, *simple.encode(caption), 49407]
+
+
+def test_an_unpacked_vocabulary_is_the_same_and_another_file_is_refused(tmp_path):
+    (tmp_path / "bpe.txt").write_bytes(gzip.decompress(openai_bpe().read_bytes()))
+    assert read_bpe(tmp_path / "bpe.txt").get_vocab() == read_bpe(openai_bpe()).get_vocab()
+    (tmp_path / "short.txt").write_text("#version\na b\n")
+    with pytest.raises(ValueError, match=r"short\.txt is not OpenAI's BPE file"):
+        read_bpe(tmp_path / "short.txt")
+
+
+def test_real_words_come_in_real_pieces(original, tmp_path):
+    text = load(save(original.state_dict(), tmp_path / "weights.pt")).tokens(CAPTIONS)
+    assert text.tokens[1] == ["Small", "left", "PNEU", "MO", "THOR", "AX", ",", "no", "cardi", "ome", "gal", "y", "."]
+    assert "".join(text.tokens[2]) == CAPTIONS[2].replace(" ", "")
+    assert text.tokens[2][:4] == ["\U0001f989", "", "\U0001f989", ""]
+
+
+def test_a_torchscript_archive_is_refused_with_what_to_do(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "ViT-B-32.pt"))
+    with pytest.raises(ValueError, match=r"TorchScript archive, which holds code[\s\S]*torch.jit.load\(.*\)\.state_dict\(\)"):
+        load(tmp_path / "ViT-B-32.pt")
+
+
+class Harmful:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path):
+    torch.save({"visual.proj": Harmful(tmp_path / "harm")}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"cannot be read as tensors alone, and nothing else of a file is run"):
+        load(tmp_path / "weights.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_a_file_that_is_torn_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"torn")
+    with pytest.raises(ValueError, match="cannot be read as tensors alone"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "is a CLIP with a ResNet"),
+        (lambda state: {"vision_model.embeddings.class_embedding": torch.zeros(1)}, r"no visual\.conv1\.weight.* as its folder"),
+        (lambda state: torch.zeros(3), r"has no visual\.conv1\.weight"),
+        (lambda state: {k: v for k, v in state.items() if k != "ln_final.bias"}, r"lacks 1 weights.*final_layer_norm\.bias"),
+        (lambda state: {k: v for k, v in state.items() if k[:2] != "tr"}, r"has no transformer\.resblocks\.0"),
+        (lambda state: state | {"visual.ln_post.bias": torch.zeros(3)}, r"lacks 1 weights.*post_layernorm\.bias"),
+        (lambda state: state | {"visual.resblocks.0.ls_1.gamma": torch.zeros(3)}, r"does not have, such as visual\.resblocks"),
+        (lambda state: state | {"ln_final.bias": torch.full((64,), torch.nan)}, "NaN or infinity"),
+    ],
+)
+def test_other_weights_are_refused_by_name(original, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        load(save(change(original.state_dict()), tmp_path / "weights.pt"))
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(original, tmp_path, monkeypatch):
+    path = save(original.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="ends captions with token 49407 of 49408, this tokenizer with 3: give its own"):
+        load(path, tokenizer=BUILT_IN["testbed"])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"no tokenizer for [\s\S]*give tokenizer=, the file bpe_simple_vocab_16e6"):
+        load(path, tokenizer=None)

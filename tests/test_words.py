@@ -1,0 +1,53 @@
+import pytest
+import torch
+from families import openai_bpe
+from PIL import Image
+
+from m2ib_lite.attribution import Attribution
+from m2ib_lite.models.clip import letters
+from m2ib_lite.models.openai import read_bpe
+from m2ib_lite.words import join_scores, whole_words
+
+
+@pytest.mark.parametrize(
+    ("caption", "tokens", "words", "places"),
+    [
+        ("an owl-light,", ["an", "owl", "-", "light", ","], ["an", "owl", "-", "light", ","], [0, 1, 2, 3, 4]),
+        ("two viol\u00eans", ["two", "viol", "\u00eans"], ["two", "viol\u00eans"], [0, 1, 1]),
+        ("owl owl", ["o", "wl", "owl"], ["owl", "owl"], [0, 0, 1]),
+        ("\U0001f989\U0001f989 x", ["\U0001f989", "", "\U0001f989", "", "x"], ["\U0001f989", "\U0001f989", "x"], [0, 0, 1, 1, 2]),
+        ("a cat", ["", "a", " ", "c", "at"], ["a", "cat"], [0, 0, 1, 1, 1]),  # a space as a token of its own
+        ("a cat", ["a", " "], ["a"], [0, 0]),  # cut off
+        ("it's", ["it", "'s"], ["it", "'s"], [0, 1]),
+        ("$$", [""], ["$$"], [0]),
+    ],
+)
+def test_pieces_are_joined_to_the_words_they_come_from(caption, tokens, words, places):
+    assert whole_words(caption, tokens) == (words, places)
+
+
+def test_each_letter_is_one_tokens(request):
+    assert letters("an \U0001f989", [(0, 2), (2, 4), (3, 4)]) == ["an", "\U0001f989", ""]
+    assert letters(" x", [(0, 1), (1, 2)]) == [" ", "x"]
+    assert letters("x", []) == []
+
+
+def test_information_adds_up_and_levels_do_not():
+    places, scores = [0, 1, 1, 1, 2], torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert join_scores(places, scores).tolist() == [1, 9, 5]
+    assert join_scores(places, scores, mean=True).tolist() == [1, 3, 5]
+    image, caption, tokens = Image.new("RGB", (4, 4)), "an owlet, yes", ["an", "o", "wl", "et", "yes"]
+    for method, expected in (("M2IB", [1, 9, 5]), ("nib", [1, 9, 5]), ("rise", [1, 3, 5]), ("random", [1, 3, 5])):
+        words, found = Attribution(None, [scores], [tokens], [image], [caption], [(0, 0, 4, 4)], method).words(0)
+        assert words == ["an", "owlet", "yes"]
+        assert found.tolist() == expected
+
+
+def test_clips_own_pieces_come_back_as_words():
+    tokenizer = read_bpe(openai_bpe())
+    caption = "Pneumothorax \U0001f989\U0001f989 and cardiomegaly, \u6c14\u80f8 don't"
+    spans = tokenizer(caption, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    words, places = whole_words(caption, letters(caption, spans))
+    assert words == ["Pneumothorax", "\U0001f989", "\U0001f989", "and", "cardiomegaly", ",", "\u6c14\u80f8", "don", "'t"]
+    assert len(places) > len(words)
+    assert places == sorted(places)
