@@ -21,7 +21,7 @@ ORDER = [
         "evaluate",
         "runs",
     ),
-    *("plots", "exports", "repro", "__init__"),
+    *("evaluate", "runs", "plots", "exports", "repro", "__init__"),
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -7,7 +7,8 @@ from PIL import Image
 
 from m2ib_lite import explain
 from m2ib_lite.data import Box, Pairs, load_pairs, open_image, radiographs, scenes
-from m2ib_lite.evaluate.localise import localisation, whole_words
+from m2ib_lite.evaluate.localise import localisation
+from m2ib_lite.words import whole_words
 
 CAT = {"label": "cat", "x": 3, "y": 4, "w": 10, "h": 12, "word": "cat"}
 
@@ -339,7 +340,7 @@ def test_photographs_are_real_pictures_whose_boxes_and_words_fit():
         assert pair.boxes
         assert min(pair.image.size) >= 300
         assert pair.region().any()
-        words = whole_words(pair.caption, pair.caption.split())
+        words, _ = whole_words(pair.caption, pair.caption.split())
         assert pair.words() <= set(words)
         assert not {box.label for box in pair.boxes if not box.named} & set(words)
     coins, rocket = (data[data.ids.index(name)] for name in ("coins", "rocket"))
