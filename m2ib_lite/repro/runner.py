@@ -27,6 +27,7 @@ FIGURES = TESTBED.parent / "build" / "figures"
 RUNS = "runs.json"  # what each notebook of the last run took
 PICTURE = (1400, 2400)  # pixels at most of a figure that README shows
 AT_ONCE = 2  # notebooks that run side by side: one process on two cores leaves a third of them idle
+PLACES = {"MODEL", "MEDICAL_MODEL", "DATA", "MEDICAL_DATA"}  # parameters that may be a path
 UNRECORDED = ("DEVICE", "OUT")  # parameters that the numbers do not depend on
 
 
@@ -87,8 +88,8 @@ def run_notebook(path, parameters, out, bar=None):
     papermill_engines.register("one_bar", OneBarEngine)
     options = dict(engine_name="one_bar", bar=bar if bar is not None else tqdm(disable=True))
     chosen["OUT"] = str(Path(out).resolve())
-    for name in {"MODEL", "MEDICAL_MODEL"} & set(chosen):
-        if Path(chosen[name]).is_dir():  # the kernel runs in another folder
+    for name in PLACES & set(chosen):
+        if Path(chosen[name]).exists():  # the kernel runs in another folder
             chosen[name] = str(Path(chosen[name]).resolve())
     papermill.execute_notebook(path, executed, chosen, cwd=path.parent, progress_bar=False, kernel_name="python3", **options)
 

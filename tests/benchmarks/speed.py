@@ -1,9 +1,9 @@
 """Seconds, passes and floating-point work a pair: the naive published procedure, ours, and some rivals, on one machine.
 
-python tests/benchmarks/speed.py --json speed.json      # about 8 minutes on 2 cores; --device cuda, --dtype bfloat16
+python tests/benchmarks/speed.py --json speed.json      # about 10 minutes on 2 cores; --device cuda, --dtype bfloat16
 
 A CLIP of exactly the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both
-modalities.  All rows are timed in turn within one process, each `--repeats` times; medians are printed, ratios against `naive`.
+modalities; rows with 4 antithetic samples do less, for maps that agree as well over seeds (see quality.py).  All rows are timed in turn within one process, each `--repeats` times; medians are printed, ratios against `naive`.
 """
 
 import argparse
@@ -74,9 +74,9 @@ def naive_map(clip, tower, pixels, text):
     return reduce(capacity(R, alpha.detach(), SIGMA2), "1 t d -> t", "sum")
 
 
-def ours(clip, images, captions):
-    """Exactly the work of `naive`."""
-    options = dict(layer=LAYER, beta=BETA, sigma2=SIGMA2, steps=STEPS, samples=SAMPLES, seed=SEED)
+def ours(clip, images, captions, samples=SAMPLES, antithetic=False):
+    """Exactly the work of `naive`, unless told otherwise."""
+    options = dict(layer=LAYER, beta=BETA, sigma2=SIGMA2, steps=STEPS, samples=samples, antithetic=antithetic, seed=SEED)
     return explain(clip, images, captions, batch_size=len(images), progress=False, **options)
 
 
@@ -87,12 +87,14 @@ def rows(clip):
     def asked(method, pairs=1, factor=1, **options):
         return lambda: method(clip, [image] * pairs, [CAPTION] * pairs, **options), pairs, factor
 
-    quiet = dict(progress=False)
+    quiet, few = dict(progress=False), dict(samples=4, antithetic=True)
     return {
         "naive": asked(naive),
         "ours, one pair": asked(ours),
         "ours, batch of 8": asked(ours, 8),
         "ours, batch of 32": asked(ours, 32),
+        "4 antithetic, one pair": asked(ours, **few),
+        "4 antithetic, batch of 8": asked(ours, 8, **few),
         "nib": asked(RIVALS["nib"], layer=LAYER, **quiet),
         "chefer": asked(RIVALS["chefer"], **quiet),
         "rise": asked(RIVALS["rise"], 1, RISE_SHARE, image_masks=2000 // RISE_SHARE, text_masks=200 // RISE_SHARE, **quiet),
