@@ -7,21 +7,23 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "m2ib_lite"
 ORDER = [
-    *(
-        "hooks",
-        "bottleneck",
-        "metrics",
-        "words",
-        "models",
-        "data",
-        "attribution",
-        "explain",
-        "segments",
-        "rivals",
-        "evaluate",
-        "runs",
-    ),
-    *("evaluate", "runs", "plots", "exports", "repro", "__init__"),
+    "hooks",
+    "bottleneck",
+    "metrics",
+    "words",
+    "models",
+    "data",
+    "attribution",
+    "explain",
+    "segments",
+    "rivals",
+    "evaluate",
+    "runs",
+    "plots",
+    "exports",
+    "repro",
+    "__init__",
+    "__main__",
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

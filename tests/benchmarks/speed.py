@@ -3,7 +3,8 @@
 python tests/benchmarks/speed.py --json speed.json      # about 10 minutes on 2 cores; --device cuda, --dtype bfloat16
 
 A CLIP of exactly the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both
-modalities; rows with 4 antithetic samples do less, for maps that agree as well over seeds (see quality.py).  All rows are timed in turn within one process, each `--repeats` times; medians are printed, ratios against `naive`.
+modalities; rows with 4 antithetic samples do less, for maps that agree as well over seeds (see quality.py).  All rows are timed in
+turn within one process, each `--repeats` times; medians are printed, ratios against `naive`.
 """
 
 import argparse
