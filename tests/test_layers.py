@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "m2ib_lite"
-ORDER = ["hooks", "bottleneck", "metrics", "models", "data", "explain", "rivals", "evaluate", "plots", "repro", "__init__"]
+LOWER = ["hooks", "bottleneck", "metrics", "models", "data", "explain", "rivals", "evaluate"]
+ORDER = [*LOWER, "runs", "plots", "repro", "__init__", "__main__"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
