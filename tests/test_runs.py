@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import signal
 import subprocess
@@ -227,25 +228,12 @@ def stop_at(point, monkeypatch):
         if len(reached) == point:
             raise Killed
 
-    class Written:
-        def __init__(self, path, mode):
-            self.file = Path(path).open(mode)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.file.close()
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
+    class Written(io.FileIO):
         def write(self, content):
             step("nothing written")
-            self.file.write(content[: len(content) // 2])
-            self.file.flush()
+            super().write(content[: len(content) // 2])
             step("half written")
-            self.file.write(content[len(content) // 2 :])
+            super().write(content[len(content) // 2 :])
 
     def replace_between(*paths):
         step("not renamed")
