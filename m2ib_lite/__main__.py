@@ -88,7 +88,7 @@ def main(arguments):
         sys.exit(130)
     wide = summary.pivot(index=["modality", "metric"], columns="method", values="mean")
     print(wide.round(3).to_string())
-    print(f"bad pairs: {', '.join(f'{n} {name}' for name, n in bad.items()) or 'none'}")
+    print(f"bad pairs: {', '.join(f'{name} {n}' for name, n in bad.items()) or 'none'}")
     print(f"intervals: {options['out']}/summary.csv, all scores: {options['out']}/scores")
 
 

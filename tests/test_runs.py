@@ -178,9 +178,13 @@ def test_what_fails_for_every_pair_is_refused_before_the_first(run, folder):
 
 
 def test_a_full_disk_is_no_fault_of_a_pair(run, changed):
-    changed({1: OSError(errno.ENOSPC, "No space left on device")})
-    with pytest.raises(OSError, match="No space left"):
-        run()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    named = OSError(f"pair 'a' (line 2): {full}")
+    named.__cause__ = full  # as load_pairs names the pair
+    for error in (full, named):
+        changed({1: error})
+        with pytest.raises(OSError, match="No space left"):
+            run()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")

@@ -40,8 +40,8 @@ def evaluate_data(
     names, folder = named(methods), Path(out)
     check_positive(batch_size=batch_size, shard=shard)
     options = {name: options for name, options in method_options(seed, **ours).items() if name in names}
-    pairs, clip = load_pairs(data, count, seed), load_model(model, device, getattr(torch, dtype))
-    settings = dict(model=model, data=str(data), seed=seed, dtype=dtype, batch_size=batch_size, shard=shard, methods=options)
+    pairs, clip = load_pairs(data, count, seed), load_model(str(model), device, getattr(torch, dtype))
+    settings = dict(model=str(model), data=str(data), seed=seed, dtype=dtype, batch_size=batch_size, shard=shard, methods=options)
     with store.only_run(folder):
         store.settle(folder, {**settings, **circumstances(clip, pairs)})
         files = store.shards(folder, len(pairs), shard)

@@ -13,7 +13,7 @@ from ..data import Pair
 from ..evaluate import METHODS, confidence, localisation, occurrences
 from ..models import Clip
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 def scores(clip, name, pairs, options):
@@ -39,7 +39,7 @@ def failure(pair_id, error, method=None):
 
 def described(error):
     """What a row says of an exception; raises it again where it is no fault of a pair: a full disk, a broken device."""
-    if isinstance(error, torch.AcceleratorError) or getattr(error, "errno", None) in NO_ROOM:
+    if isinstance(error, torch.AcceleratorError) or NO_ROOM & {getattr(e, "errno", None) for e in (error, error.__cause__)}:
         raise error
     return f"{type(error).__name__}: {error}"
 
@@ -61,17 +61,19 @@ class Scorer:
 
     def table(self, data, places, done):
         """The rows of the pairs of data at some places, pair by pair; done(n) is told of every n pairs.  -> DataFrame"""
-        tables, whole, places = [], places, list(places)
+        ids = data.ids[places.start : places.stop]
+        tables, waiting = [], list(zip(ids, places, strict=True))
         with warnings.catch_warnings(record=True) as caught:
-            while places:
-                now, places = places[: self.batch_size], places[self.batch_size :]
+            while waiting:
+                now, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
                 pairs, failures = read(data, now)
                 tables += failures + [table for name in self.options for table in self.tables(name, pairs)]
                 done(len(now))
         if caught:
-            warnings.warn(f"{len(caught)} warnings up to pair {now[-1]}, the last: {caught[-1].message}", stacklevel=2)
-        order = {data.ids[i]: i for i in whole}
-        return pd.concat(tables).sort_values("pair", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+            message = f"{len(caught)} warnings in the pairs from {ids[0]} to {ids[-1]}, the last: {caught[-1].message}"
+            warnings.warn(message, stacklevel=2)
+        order = {pair_id: rank for rank, pair_id in enumerate(ids)}
+        return pd.concat(tables).sort_values("pair", key=lambda pair: pair.map(order), kind="stable", ignore_index=True)
 
     def tables(self, name, pairs):
         """The tables of one method, of halves where memory does not suffice for all, of one pair each where one is bad."""
@@ -92,11 +94,11 @@ class Scorer:
 
 
 def read(data, places):
-    """-> the pairs at these places, and a table for each that could not be read"""
+    """(id, place) of some pairs -> the pairs, and a table for each that could not be read"""
     pairs, failures = [], []
-    for i in places:
+    for pair_id, i in places:
         try:
             pairs.append(data[i])
         except Exception as error:
-            failures.append(failure(data.ids[i], described(error)))
+            failures.append(failure(pair_id, described(error)))
     return pairs, failures
