@@ -53,6 +53,7 @@ def parser():
     add = one.add_argument
     add("--model", required=True, help='"testbed", "radiographs", a checkpoint folder, or a name on the hub')
     add("--data", required=True, help='"scenes", "radiographs", "photographs", or a path (see m2ib_lite.data.load_pairs)')
+    add("--root", metavar="FOLDER", help="where the images of a table lie (default: the table's folder)")
     add("--out", required=True, help="the folder of the results, made where it is missing")
     names = ", ".join(name.lower() for name in METHODS)
     add("--methods", type=lambda text: text.split(","), default=["m2ib"], metavar="A,B", help=f"of {names} (default: m2ib)")

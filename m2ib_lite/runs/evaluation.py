@@ -27,21 +27,36 @@ def named(methods):
 
 
 def evaluate_data(
-    model, data, out, methods=("M2IB",), count=None, seed=0, device="auto", dtype="float32", batch_size=8, shard=100, **ours
+    model,
+    data,
+    out,
+    methods=("M2IB",),
+    count=None,
+    seed=0,
+    root=None,
+    device="auto",
+    dtype="float32",
+    batch_size=8,
+    shard=100,
+    **ours,
 ):
     """Every metric of `scores` for every pair of `data` and every method, into the folder `out`; goes on where a run was cut off.
 
-    model, device, dtype: as load_model; data, count, seed: as load_pairs; ours: M2IB's options, as explain.  Memory is bounded by
-    the `shard` pairs that are written at once.  out/scores holds the rows, those of `tidy` with an error: a bad pair has one that
-    says why.  out/manifest.json: what they depend on.  Stopped at any moment, even by a crash of the machine, and called
+    model, device, dtype: as load_model; data, count, seed, root: as load_pairs; ours: M2IB's options, as explain.  Memory is
+    bounded by the `shard` pairs that are written at once.  out/scores holds the rows, those of `tidy` with an error: a bad pair has
+    one that says why.  out/manifest.json: what they depend on.  Stopped at any moment, even by a crash of the machine, and called
     again, it ends with the rows of an unbroken run; broken files are made again.  -> `summarise`, the means also in summary.csv
     ValueError for a bad option, another run at work in `out`, or one there that depends on something else; OSError for a full disk.
     """
     names, folder = named(methods), Path(out)
     check_positive(batch_size=batch_size, shard=shard)
+    if ours and "M2IB" not in names:
+        raise ValueError(f"{', '.join(ours)}: only M2IB takes that, so add m2ib to the methods")
     options = {name: options for name, options in method_options(seed, **ours).items() if name in names}
-    pairs, clip = load_pairs(data, count, seed), load_model(str(model), device, getattr(torch, dtype))
-    settings = dict(model=str(model), data=str(data), seed=seed, dtype=dtype, batch_size=batch_size, shard=shard, methods=options)
+    pairs, clip = load_pairs(data, count, seed, root), load_model(str(model), device, getattr(torch, dtype))
+    settings = dict(
+        model=str(model), data=str(data), root=root, seed=seed, dtype=dtype, batch_size=batch_size, shard=shard, methods=options
+    )
     with store.only_run(folder):
         store.settle(folder, {**settings, **circumstances(clip, pairs)})
         files = store.shards(folder, len(pairs), shard)
