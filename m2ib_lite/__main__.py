@@ -20,7 +20,8 @@ EVALUATE = """
 EXAMPLES = """
     what it writes:
       OUT/scores         Parquet, a file for every --shard pairs; pandas.read_parquet("OUT/scores") gives one row for each
-                         pair, modality, metric and method: value, chance, error (empty where all is well)
+                         pair, modality, metric and method: value, chance, error (empty where all is well);
+                         delete a file and give the command again to have its pairs done again
       OUT/summary.csv    mean, 95% interval and number of pairs by method and metric; "M2IB - nib": the paired differences
       OUT/manifest.json  what the scores depend on; a command that would mix others into them is refused
 
@@ -57,7 +58,7 @@ def parser():
     add("--out", required=True, help="the folder of the results, made where it is missing")
     names = ", ".join(name.lower() for name in METHODS)
     add("--methods", type=lambda text: text.split(","), default=["m2ib"], metavar="A,B", help=f"of {names} (default: m2ib)")
-    add("--count", type=int, metavar="N", help="only so many pairs (default: all)")
+    add("--count", type=int, metavar="N", help="only so many pairs, drawn with the seed (default: all, 100 of generated ones)")
     add("--seed", type=int, default=0, metavar="N", help="of noise and generated pairs (default: %(default)s)")
     add("--device", default="auto", help='"cpu", "cuda", ... (default: CUDA where there is one)')
     add("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the weights (default: %(default)s)")
@@ -87,10 +88,11 @@ def main(arguments):
     except KeyboardInterrupt:
         print("stopped; what is done is kept: give the same command to go on", file=sys.stderr)
         sys.exit(130)
-    wide = summary.pivot(index=["modality", "metric"], columns="method", values="mean")
+    own = summary[~summary["method"].str.contains(" - ")]  # the paired differences are in the file
+    wide = own.pivot(index=["modality", "metric"], columns="method", values="mean")
     print(wide.round(3).to_string())
     print(f"bad pairs: {', '.join(f'{name} {n}' for name, n in bad.items()) or 'none'}")
-    print(f"intervals: {options['out']}/summary.csv, all scores: {options['out']}/scores")
+    print(f"intervals: {options['out']}/summary.csv, scores of every pair: {options['out']}/scores")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from m2ib_lite.data import scenes
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=2, help="how often test_runs kills a run; 20 take five minutes")
+    parser.addoption("--kills", type=int, default=2, help="how often test_runs kills a run; for 20 also --timeout 3600")
 
 
 @pytest.fixture(scope="session")
