@@ -307,6 +307,19 @@ def test_a_broken_shard_is_made_again(run, folder, harm, capsys):
     assert capsys.readouterr().out.startswith("3 of 5 pairs are there")
 
 
+def test_a_shard_that_lost_a_bit_of_its_values_is_broken(tmp_path):
+    values = np.random.default_rng(0).random(500)
+    table = pd.DataFrame(dict(pair="a", metric=[f"m{i}" for i in range(500)], value=values, chance=0.5, method="nib"))
+    path = tmp_path / "scores" / "0.parquet"
+    store.write_shard(path, table, 8)
+    whole, known = path.read_bytes(), store.read_shard(path)[0]
+    assert known["value"].tolist() == values.tolist()
+    for place in range(100, len(whole) // 2, 50):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        found = store.read_shard(path)[0]
+        assert found is None or found.equals(known)
+
+
 def test_other_options_in_the_same_folder_are_refused_by_name(run, folder, clip):
     run()
     for name, value in dict(seed=1, count=4, batch_size=1, methods=["random"], dtype="bfloat16").items():
