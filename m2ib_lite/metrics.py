@@ -171,7 +171,11 @@ def paired_interval(differences, level=0.95):
     if len(differences) < 2:
         raise ValueError(f"{len(differences)} pairs: a paired test needs two at least")
     mean = float(np.mean(differences))
-    if not np.ptp(differences):  # no spread, so nothing to estimate an error from
-        return mean, mean, mean
-    interval = stats.ttest_1samp(differences, 0).confidence_interval(level)
-    return mean, float(interval.low), float(interval.high)
+    low, high = t_interval(mean, np.std(differences, ddof=1), len(differences), level)
+    return mean, float(low), float(high)
+
+
+def t_interval(mean, spread, count, level=0.95):
+    """(low, high) around the mean of `count` values with standard deviation `spread`; numbers or arrays, NaN for a single value."""
+    reach = stats.t.ppf((1 + level) / 2, np.subtract(count, 1)) * spread / np.sqrt(count)
+    return mean - reach, mean + reach

@@ -6,25 +6,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "m2ib_lite"
-ORDER = [
-    "hooks",
-    "bottleneck",
-    "metrics",
-    "words",
-    "models",
-    "data",
-    "attribution",
-    "explain",
-    "segments",
-    "rivals",
-    "evaluate",
-    "runs",
-    "plots",
-    "exports",
-    "repro",
-    "__init__",
-    "__main__",
-]
+LOWER = ["hooks", "bottleneck", "metrics", "words", "models", "data", "attribution", "explain", "segments", "rivals", "evaluate"]
+ORDER = [*LOWER, "runs", "plots", "exports", "repro", "__init__", "__main__"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

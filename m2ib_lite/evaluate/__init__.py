@@ -1,6 +1,6 @@
 """What maps are worth: attributions and their pairs in, tidy tables of pair, modality, metric, value, chance, method out."""
 
-from .attributions import METHODS, attribute, attribute_all
+from .attributions import METHODS, attribute, attribute_all, digest, method_options, sources
 from .cost import cost
 from .degrade import confidence
 from .follow import follow
@@ -16,10 +16,13 @@ __all__ = [
     "cascade",
     "confidence",
     "cost",
+    "digest",
     "follow",
     "localisation",
+    "method_options",
     "occurrences",
     "randomised",
     "roar",
+    "sources",
     "stages",
 ]

@@ -62,9 +62,15 @@ def attribute_all(clip, pairs, folder, steps, seed):
 
     -> {name: Attribution}, in the order of METHODS
     """
-    options = {name: dict(seed=seed) if name in SEEDED else {} for name in METHODS}
-    options["M2IB"]["steps"] = steps
+    options = method_options(seed, steps=steps)
     return {name: attribute(name, clip, pairs, folder, **options[name]) for name in METHODS}
+
+
+def method_options(seed, **ours):
+    """{name: options} for METHODS: the seed for those that draw numbers, and M2IB's own."""
+    options = {name: dict(seed=seed) if name in SEEDED else {} for name in METHODS}
+    options["M2IB"] |= ours
+    return options
 
 
 def stored(store, device):

@@ -36,15 +36,20 @@ def relevance(pair, words):
     return [word in pair.words() for word in words]
 
 
+def has_truth(pair, masks=False):
+    """Whether the boxes, or masks, of what the caption names are known."""
+    return any(box.named for box in pair.boxes) and not (masks and any(box.mask is None for box in pair.boxes))
+
+
 def localisation(attribution, pairs, truth="boxes"):
     """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
 
-    Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks"; words are whole.
-    A pair that cannot have a score (no unnamed object, no word in the picture, no map of that modality) has no row for it.
+    Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks"; words are whole.  A pair that cannot
+    have a score (no box or mask, no unnamed object, no word in the picture, no map of that modality) has no row for it.
     """
     attribution, rows = unit_maps(attribution), []
     for i, pair in enumerate(pairs):
-        if attribution.image_maps is not None:
+        if attribution.image_maps is not None and has_truth(pair, masks=truth == "masks"):
             scores = image_scores(attribution.heat(i), pair, masks=truth == "masks")
             rows += [(pair.id, "image", name, value, chance) for name, value, chance in scores]
         if attribution.text_maps is not None:
@@ -68,10 +73,12 @@ def occurrences(attribution, pairs):
     """Whether every occurrence of every named object, and every word that names one, is found.  -> tidy table
 
     "instances hit" and "words hit" are shares, "all instances hit" and "all words hit" 0 or 1; see metrics.instances_hit.
-    A map that knows nothing has no simple chance here: compare with the `random` control.
+    A map that knows nothing has no simple chance here: compare with the `random` control.  A pair without boxes has no row.
     """
     attribution, rows = unit_maps(attribution), []
     for i, pair in enumerate(pairs):
+        if not has_truth(pair):
+            continue
         shape = (pair.image.height, pair.image.width)
         hit = metrics.instances_hit(attribution.heat(i), [box.rectangle(shape) for box in pair.boxes if box.named])
         rows += [(pair.id, "image", "instances hit", hit, None), (pair.id, "image", "all instances hit", float(hit == 1), None)]
