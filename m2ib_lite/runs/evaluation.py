@@ -44,10 +44,10 @@ def evaluate_data(
     """Every metric of `scores` for every pair of `data` and every method, into the folder `out`; goes on where a run was cut off.
 
     model, tokenizer, device, dtype: as load_model; data, count, seed, root: as load_pairs; ours: M2IB's options, as explain.
-    Memory is bounded by the `shard` pairs that are written at once.  out/scores holds the rows, those of `tidy` with an error: a
-    bad pair has one that says why.  out/manifest.json: what they depend on.  Stopped at any moment, even by a crash of the machine, and
-    called again, it ends with the rows of an unbroken run; broken files are made again.  -> `summarise`, the means also in
-    summary.csv
+    Memory is bounded by the `shard` pairs that are written at once.  out/scores holds the rows, those of `tidy` with an error:
+    a bad pair has one that says why.  out/manifest.json: what they depend on.  Stopped at any moment, even by a crash of the
+    machine, and called again, it ends with the rows of an unbroken run; broken files are made again.  -> `summarise`, the means
+    also in summary.csv
     ValueError for a bad option, another run at work in `out`, or one there that depends on something else; OSError for a full disk.
     """
     names, folder = named(methods), Path(out)
