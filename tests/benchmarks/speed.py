@@ -1,10 +1,11 @@
 """Seconds, passes and floating-point work a pair: the naive published procedure, ours, and some rivals, on one machine.
 
-python tests/benchmarks/speed.py --json speed.json      # about 10 minutes on 2 cores; --device cuda, --dtype bfloat16
+python tests/benchmarks/speed.py --json speed.json      # about 15 minutes on 2 cores; --device cuda, --dtype bfloat16
 
 A CLIP of exactly the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both
-modalities; rows with 4 antithetic samples do less, for maps that agree as well over seeds (see quality.py).  All rows are timed in
-turn within one process, each `--repeats` times; medians are printed, ratios against `naive`.
+modalities.  The rows from `naive` to `ours` leave out more and more of what is not needed, for the same maps; those with 4
+antithetic samples do less, for maps that agree as well over seeds (see quality.py).  All rows are timed in turn within one process,
+each `--repeats` times; medians are printed, ratios against `naive`.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from m2ib_lite.data import scenes
 from m2ib_lite.explain import noise_source
 from m2ib_lite.hooks import replace
 from m2ib_lite.metrics import rank_correlation
-from m2ib_lite.models import Clip, pick_device
+from m2ib_lite.models import Clip, Tower, pick_device
 from m2ib_lite.rivals import RIVALS
 
 LAYER, BETA, SIGMA2, STEPS, SAMPLES, SEED = 9, 0.1, 1.0, 10, 10, 0
@@ -43,32 +44,37 @@ def vit_b32(device, dtype):
     return Clip(model, tokenizer, CLIPImageProcessorPil(), "ViT-B/32, random weights", {})
 
 
-def naive(clip, images, captions):
-    """The released procedure for one pair: at each step both whole towers on ten copies, gradients to all weights.  -> maps"""
+def naive(clip, images, captions, learning=True, both=True):
+    """The released procedure for one pair: at each step both whole towers on ten copies, gradients to all weights.  -> maps
+
+    learning=False: gradients to alpha alone; both=False: the other tower runs once.
+    """
     pixels, text = clip.pixels(images), clip.tokens(captions)
-    maps = [naive_map(clip, tower, pixels, text) for tower in clip.towers]
+    maps = [naive_map(clip, tower, pixels, text, learning, both) for tower in clip.towers]
     clip.model.requires_grad_(False).zero_grad()
     return maps[0][1:], maps[1][text.content[0]]
 
 
-def naive_map(clip, tower, pixels, text):
+def naive_map(clip, tower, pixels, text, learning, both):
     """One tower's map of one pair.  -> (T,)"""
-    clip.model.requires_grad_(True)
-    inputs = pixels if tower is clip.image else text.ids
+    clip.model.requires_grad_(learning)
+    inputs = {clip.image: pixels, clip.text: text.ids}
+    own, other = inputs[tower], clip.image if tower is clip.text else clip.text
+    target = None if both else other.encode(inputs[other])
     states = []
     with replace(tower.blocks[LAYER], lambda R: states.append(R.detach()) or R):
-        tower.encode(inputs)
+        tower.encode(own)
     R = states[0]
     alpha = torch.full_like(R, START, dtype=torch.float32, requires_grad=True)
     adam = torch.optim.Adam([alpha], lr=1.0)
-    draw = noise_source(SEED, inputs, SAMPLES, [R.shape[1]], R.shape[2])
-    copies = [repeat(x, "1 ... -> s ...", s=SAMPLES) for x in (pixels, text.ids)]
+    draw = noise_source(SEED, own, SAMPLES, [R.shape[1]], R.shape[2])
+    copies = {of: repeat(x, "1 ... -> s ...", s=SAMPLES) for of, x in inputs.items()}
     for _ in range(STEPS):
         noise = draw()[:, 0]
         with replace(tower.blocks[LAYER], lambda hidden, noise=noise: inject(hidden, alpha, noise, SIGMA2)):
-            image, words = clip.image.encode(copies[0]), clip.text.encode(copies[1])
+            ours, theirs = tower.encode(copies[tower]), other.encode(copies[other]) if both else target
         kl = capacity(R, alpha, SIGMA2).mean()
-        loss = BETA * kl - (image.float() * words.float()).sum(dim=-1).mean()
+        loss = BETA * kl - (ours.float() * theirs.float()).sum(dim=-1).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -81,6 +87,16 @@ def ours(clip, images, captions, samples=SAMPLES, antithetic=False):
     return explain(clip, images, captions, batch_size=len(images), progress=False, **options)
 
 
+def whole_last_block(clip, images, captions):
+    """`ours` where the last block runs for every position, not for the one alone that is read."""
+    quick = Tower.last_block
+    Tower.last_block = lambda tower, hidden, at: tower.run(hidden, tower.blocks[-1:])[torch.arange(len(at), device=at.device), at]
+    try:
+        return ours(clip, images, captions)
+    finally:
+        Tower.last_block = quick
+
+
 def rows(clip):
     """name -> (function without arguments, pairs that it explains, factor on its time)"""
     image = scenes(1, seed=SEED)[0].image
@@ -91,6 +107,9 @@ def rows(clip):
     quiet, few = dict(progress=False), dict(samples=4, antithetic=True)
     return {
         "naive": asked(naive),
+        "no gradient to weights": asked(naive, learning=False),
+        "other tower once": asked(naive, learning=False, both=False),
+        "blocks after the layer alone": asked(whole_last_block),
         "ours, one pair": asked(ours),
         "ours, batch of 8": asked(ours, 8),
         "ours, batch of 32": asked(ours, 32),
