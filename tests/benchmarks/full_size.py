@@ -1,8 +1,10 @@
 """M2IB and the rivals once on ViT-B/32 and ViT-L/14 at their full size, with random weights: shapes, finite maps, seconds.
 
 python tests/benchmarks/full_size.py [ViT-B/32] [ViT-L/14]   (L/14 takes 1.7 GB; the vocabulary is that of clip-anytorch)
+python tests/benchmarks/full_size.py ViT-B/32 --save build/vit-b-32   only saves it, as a folder for the notebooks' MODEL
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -38,10 +40,24 @@ def build(name):
 
 
 def main():
-    """Every method on one noisy photo and one caption."""
+    """Save the first model, or every method on one noisy photo and one caption."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--save", metavar="FOLDER")
+    args = parser.parse_args()
     torch.manual_seed(0)
+    if args.save:
+        clip = build(args.sizes[0])
+        for part in (clip.model, clip.tokenizer, clip.processor):
+            part.save_pretrained(args.save)
+    else:
+        run(args.sizes)
+
+
+def run(sizes):
+    """Every method on one noisy photo and one caption."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (333, 500, 3), np.uint8))
-    for name in sys.argv[1:] or SIZES:
+    for name in sizes:
         clip = build(name)
         pixels, text = clip.pixels([image]), clip.tokens(["a small left pneumothorax"])
         own = clip.model.get_image_features(pixels).pooler_output, clip.model.get_text_features(text.ids).pooler_output
