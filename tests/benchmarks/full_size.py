@@ -42,7 +42,7 @@ def build(name):
 def main():
     """Save the first model, or every method on one noisy photo and one caption."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", choices=SIZES, default=list(SIZES))
+    parser.add_argument("sizes", nargs="*", default=list(SIZES), metavar="SIZE", help=" or ".join(SIZES))
     parser.add_argument("--save", metavar="FOLDER")
     args = parser.parse_args()
     torch.manual_seed(0)
