@@ -18,8 +18,8 @@ class Attribution:
 
     image_maps: (B, gh, gw) float32, one score a patch, in `unit`.  text_maps: one (n_content_tokens,) a pair.
     tokens: each caption's words, or pieces of them, as it writes them; words(i) joins the pieces.  views: the rectangle of each
-    image that the model saw, as (left, top, right, bottom) in the image's own pixels.  plot(i) draws pair i, segments() cuts masks,
-    save(folder) writes files.
+    image that the model saw, as (left, top, right, bottom) in the image's own pixels.  images: those given as paths are opened
+    anew each time they are asked for.  plot(i) draws pair i, segments() cuts masks, save(folder) writes files.
     Maps of a modality that was not asked for: None.
     """
 

@@ -18,14 +18,15 @@ from .hooks import capture, frozen
 from .models import check_caption
 
 MODALITIES = ("image", "text")  # in the order of Clip.towers
-COUNTS = ("steps", "samples", "batch_size")
+COUNTS = ("steps", "samples", "batch_size", "shard")
 BAR_DELAY = 2  # seconds before the progress bar shows
 
 
 def pair_up(images, captions):
     """One or many images and captions: as many Images and words.  ValueError otherwise."""
     one = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) <= 3  # an array (H, W) or (H, W, C)
-    images = Images([images] if one else list(images))
+    sources = images.sources if isinstance(images, Images) else images
+    images = Images([sources] if one else list(sources))
     captions = [captions] if isinstance(captions, str) else list(captions)
     if len(images) != len(captions) or not images:
         raise ValueError(f"{len(images)} images and {len(captions)} captions: give one caption for each image, at least one")

@@ -92,7 +92,7 @@ def save_heat(heat, path, unit):
 
 
 def save(attribution, folder, ids=None):
-    """The maps of B pairs as files in `folder`, which is made where there is none: all of them or, where something fails, none.
+    """The maps of B pairs as files in `folder`, which is made where there is none: all of them, or none where writing fails.
 
     maps.npz, for np.load without pickle: image_maps (B, gh, gw) and text_maps (B, T), NaN beyond a caption's n_tokens (B,), where
         there are any; ids, captions (B,) and tokens (B, T), text; views (B, 4), left, top, right, bottom, and sizes (B, 2), width,

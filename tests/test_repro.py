@@ -9,8 +9,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from m2ib_lite.repro import Report
 from m2ib_lite.repro.page import END, START, side_by_side, with_best
+from m2ib_lite.repro.pool import cores_shared
 from m2ib_lite.repro.report import claims
-from m2ib_lite.repro.runner import cores_shared, defaults, figures, longest_first, parse, record, run_notebook
+from m2ib_lite.repro.runner import defaults, figures, longest_first, parse, record, run_notebook
 
 MODEL = dict(MODEL="testbed", SEED=1)
 
@@ -221,6 +222,18 @@ def test_a_relative_model_folder_reaches_the_notebook(tmp_path, monkeypatch):
     write(tmp_path, "00_x", 'MODEL = "testbed"\nMEDICAL_MODEL = "radiographs"\nOUT = ""', code)
     monkeypatch.chdir(tmp_path)
     run_notebook(tmp_path / "00_x.ipynb", dict(MODEL="my model", MEDICAL_MODEL="my model"), tmp_path / "out")
+
+
+def test_relative_places_reach_notebooks_that_run_side_by_side(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code = "from pathlib import Path\nassert Path(DATA).is_dir()\n(Path(OUT) / f'{NAME}.txt').write_text('here')"
+    for i in range(4):
+        write(folder, f"0{i}_x", f'NAME = "{i}"\nDATA = "scenes"\nOUT = ""', code)
+    assert figures(["DATA=photos", "OUT=out"], folder) == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.txt")) == ["0.txt", "1.txt", "2.txt", "3.txt"]
 
 
 def test_a_notebook_without_parameters_is_an_error(tmp_path):

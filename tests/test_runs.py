@@ -190,6 +190,7 @@ def test_what_fails_for_every_pair_is_refused_before_the_first(run, folder):
     with pytest.raises(ValueError, match="image layer 99 is out of range"):
         run(methods=["m2ib"], layer=99)
     assert not (folder / "out" / "scores").exists()
+    run(methods=["random"])  # a command that failed at once binds no other
 
 
 def test_a_full_disk_is_no_fault_of_a_pair(run, changed):

@@ -1,13 +1,12 @@
-"""Run the notebooks in order through papermill, make a page of their figures, keep their numbers."""
+"""Run the notebooks through papermill, make a page of their figures, keep their numbers."""
 
 import ast
 import json
 import logging
-import os
+import math
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,12 +20,12 @@ from traitlets.config import Config
 
 from ..models import TESTBED
 from .page import all_claims, index_page, write_results
+from .pool import side_by_side
 
 NOTEBOOKS = TESTBED.parent / "notebooks"
 FIGURES = TESTBED.parent / "build" / "figures"
 RUNS = "runs.json"  # what each notebook of the last run took
 PICTURE = (1400, 2400)  # pixels at most of a figure that README shows
-AT_ONCE = 2  # notebooks that run side by side: one process on two cores leaves a third of them idle
 PLACES = {"MODEL", "MEDICAL_MODEL", "DATA", "MEDICAL_DATA"}  # parameters that may be a path
 UNRECORDED = ("DEVICE", "OUT")  # parameters that the numbers do not depend on
 
@@ -104,31 +103,20 @@ def longest_first(paths, kept):
 
     def seconds(path):
         numbers = kept / "expected" / f"{path.stem}.json"
-        return max((model["seconds"] for model in json.loads(numbers.read_text()).values()), default=0) if numbers.exists() else 1e9
+        models = json.loads(numbers.read_text()).values() if numbers.exists() else ()
+        return max((model.get("seconds", math.inf) for model in models), default=math.inf)
 
     return sorted(paths, key=seconds, reverse=True)
 
 
-@contextmanager
-def cores_shared(jobs):
-    """Kernels that start in the block take a share of the cores each, where the user has not said otherwise."""
-    chosen = os.environ.get("OMP_NUM_THREADS")
-    try:
-        os.environ["OMP_NUM_THREADS"] = chosen or str(max(1, os.cpu_count() // jobs))
-        yield
-    finally:
-        if chosen is None:
-            del os.environ["OMP_NUM_THREADS"]
-
-
 def one_run(path, parameters, out, bar):
     """Run one notebook whatever happens in it.  -> its row of the last table"""
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     start, error = time.time(), ""
     try:
         run_notebook(path, parameters, out, bar)
-    except (papermill.PapermillExecutionError, RuntimeError) as failure:  # also a kernel that died
+    except Exception as failure:  # the others go on
         error = str(failure).strip().splitlines()[-1]
-    bar.set_description(f"done: {path.stem}")
     return summarise(path.stem, time.time() - start, error, read_report(path.stem, out))
 
 
@@ -136,12 +124,10 @@ def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=TESTBED):
     """Run every notebook, go on where one fails, write the index page, print the tables.  -> number of failures"""
     paths = numbered(folder)
     parameters = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
-    logging.getLogger("papermill").setLevel(logging.ERROR)
     out = Path(parameters.get("OUT", out))
     clear(out, paths)
     cells = sum(len(nbformat.read(path, as_version=4).cells) + 1 for path in paths)  # papermill adds one
-    with tqdm(total=cells, unit="cell") as bar, cores_shared(AT_ONCE), ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = list(pool.map(lambda path: one_run(path, parameters, out, bar), longest_first(paths, kept)))
+    runs = side_by_side([partial(one_run, path, parameters, out) for path in longest_first(paths, kept)], cells)
     runs.sort(key=lambda run: run["notebook"])
     (out / RUNS).write_text(json.dumps(runs))
     reports = {path.stem: read_report(path.stem, out)["rows"] for path in paths}
@@ -195,6 +181,8 @@ def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED, readme=TESTBED.parent / 
             raise ValueError(
                 f"{path.stem} has no finished run with its own parameters in {out}: run `make figures` without settings"
             )
+    if not (out / RUNS).exists():
+        raise ValueError(f"{out} has no {RUNS}: run `make figures` without settings")
     seconds = {run["notebook"]: run["seconds"] for run in json.loads((out / RUNS).read_text())}
     for path, numbers in reports.items():
         report, target = json.loads(numbers.read_text()), kept / "expected" / numbers.name

@@ -56,7 +56,8 @@ def evaluate_data(
         raise ValueError(f"{', '.join(ours)}: only M2IB takes that, so add m2ib to the methods")
     options = {name: options for name, options in method_options(seed, **ours).items() if name in names}
     pairs, clip = load_pairs(data, count, seed, root), load_model(str(model), device, getattr(torch, dtype), tokenizer)
-    settings = dict(model=str(model), tokenizer=tokenizer, data=str(data), root=root, seed=seed, dtype=dtype)
+    places = dict(model=model, tokenizer=tokenizer, data=data, root=root)
+    settings = {name: place and str(place) for name, place in places.items()} | dict(seed=seed, dtype=dtype)
     settings |= dict(batch_size=batch_size, shard=shard, methods=options)
     with store.only_run(folder):
         store.settle(folder, {**settings, **circumstances(clip, pairs)})

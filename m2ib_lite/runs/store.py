@@ -54,10 +54,10 @@ def only_run(folder):
 def settle(folder, manifest):
     """Write down what a run depends on.  ValueError where the folder holds a run that depends on something else."""
     path, manifest = folder / MANIFEST, json.loads(json.dumps(manifest))
-    if not path.exists():
-        if (folder / SCORES).exists():
-            raise ValueError(f"{folder} holds scores without their {MANIFEST}: give another --out")
+    if not (folder / SCORES).exists():  # whatever a command that failed at once wrote down binds nothing
         write_whole(path, json.dumps(manifest, indent=1).encode())
+    elif not path.exists():
+        raise ValueError(f"{folder} holds scores without their {MANIFEST}: give another --out")
     try:
         known = json.loads(path.read_text())
     except ValueError as error:
