@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from m2ib_lite import explain
-from m2ib_lite.data import Box, Pairs, load_pairs, open_image, radiographs, scenes
+from m2ib_lite.data import Box, Pairs, load_pairs, open_image, radiographs, readable, scenes
 from m2ib_lite.evaluate.localise import localisation
 from m2ib_lite.words import whole_words
 
@@ -348,3 +348,13 @@ def test_photographs_are_real_pictures_whose_boxes_and_words_fit():
     (box,) = (box for box in rocket.boxes if box.named)
     inside = np.asarray(rocket.image.convert("L"), float)[box.rectangle((427, 640))].mean()
     assert inside > 1.5 * np.asarray(rocket.image.convert("L"), float)[: box.y + box.h].mean()  # a white rocket, a dark sky
+
+
+def test_pairs_that_cannot_be_read_are_left_out_with_a_warning(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    (tmp_path / "captions.csv").write_text("image,caption\ngood.png,an owl\nmissing.png,a cat\n")
+    with pytest.warns(UserWarning, match=r"1 of 2 pairs are left out; the first: pair 'missing.png'"):
+        assert [pair.id for pair in readable(load_pairs(tmp_path))] == ["good.png"]
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(ValueError, match="none of 2 pairs can be read"):
+        readable(load_pairs(tmp_path))

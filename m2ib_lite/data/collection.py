@@ -1,6 +1,7 @@
 """A dataset that is read pair by pair, so that its images are never in memory all at once."""
 
 import hashlib
+import warnings
 
 
 class Pairs:
@@ -50,3 +51,18 @@ class Pairs:
         for record in self._records:
             state.update(repr(record.content()).encode() + b"\n")
         return state.hexdigest()
+
+
+def readable(pairs):
+    """The pairs that can be read, all at once, as a list; a warning says of the others why not.  ValueError where none can."""
+    found, problems = [], []
+    for i in range(len(pairs)):
+        try:
+            found.append(pairs[i])
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    if not found:
+        raise ValueError(f"none of {len(pairs)} pairs can be read; the first: {problems[0]}")
+    if problems:
+        warnings.warn(f"{len(problems)} of {len(pairs)} pairs are left out; the first: {problems[0]}", stacklevel=2)
+    return found
