@@ -16,24 +16,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPModel
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from families import tiny_clip
 
 from m2ib_lite import load_model
 
 WORDS = ("two mice", "a piece of cheese", "an owl", "three keys", "a violin")
-
-
-def tiny_model(folder):
-    """A checkpoint folder with the testbed's words and preprocessing."""
-    clip = load_model("testbed", "cpu")
-    shape = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, projection_dim=8)
-    ids = dict(vocab_size=len(clip.tokenizer), max_position_embeddings=20, pad_token_id=0, bos_token_id=2, eos_token_id=3)
-    text, vision = dict(shape, num_hidden_layers=3, **ids), dict(shape, num_hidden_layers=2, image_size=112, patch_size=28)
-    torch.manual_seed(0)
-    for part in (CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)), clip.tokenizer, clip.processor):
-        part.save_pretrained(folder)
 
 
 def tiny_pairs(folder, count):
@@ -66,7 +56,7 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        tiny_model(folder / "model")
+        tiny_clip(folder / "model", load_model("testbed", "cpu"))
         tiny_pairs(folder / "pairs", max(args.pairs))
         for count in args.pairs:
             of = ["--model", str(folder / "model"), "--data", str(folder / "pairs"), "--out", str(folder / f"out{count}")]
