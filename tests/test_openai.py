@@ -90,6 +90,14 @@ def test_an_unpacked_vocabulary_is_the_same_and_another_file_is_refused(tmp_path
         read_bpe(tmp_path / "short.txt")
 
 
+@pytest.mark.parametrize("spoilt", [lambda whole: whole[:5000], lambda whole: whole[:5000] + bytes(500) + whole[5500:]])
+def test_a_torn_vocabulary_is_refused(original, tmp_path, spoilt):
+    path = save(original.state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "bpe.txt.gz").write_bytes(spoilt(openai_bpe().read_bytes()))
+    with pytest.raises(ValueError, match=r"no tokenizer for .*weights\.pt at .*bpe\.txt\.gz \(.+\): give tokenizer="):
+        load(path, tokenizer=tmp_path / "bpe.txt.gz")
+
+
 def test_real_words_come_in_real_pieces(original, tmp_path):
     text = load(save(original.state_dict(), tmp_path / "weights.pt")).tokens(CAPTIONS)
     assert text.tokens[1] == ["Small", "left", "PNEU", "MO", "THOR", "AX", ",", "no", "cardi", "ome", "gal", "y", "."]
