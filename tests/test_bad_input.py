@@ -2,13 +2,13 @@
 
 import io
 import json
-import os
 import pickle
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from hostile import Hostile
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -186,16 +186,6 @@ def test_a_message_does_not_repeat_ten_thousand_letters():
     with pytest.raises(ValueError, match="half a character") as refused:
         CLIP.tokens(["an owl", "\ud800" * 10_000])
     assert len(str(refused.value)) < 400
-
-
-class Hostile:
-    """A pickle that makes a folder when it is loaded."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda content, file: file.write_bytes(pickle.dumps(content, 2))])

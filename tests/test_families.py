@@ -173,7 +173,10 @@ def test_a_siglip_without_tokenizer_json_is_refused_with_what_to_give(tmp_path):
 
 @pytest.mark.parametrize(
     ("template", "message"),
-    [("$A", "this tokenizer with [0-9]+: give"), ("<eos> $A <eos>", "starts captions with their first word, this tokenizer with token")],
+    [
+        ("$A", "this tokenizer with [0-9]+: give"),
+        ("<eos> $A <eos>", "starts captions with their first word, this tokenizer"),
+    ],
 )
 def test_a_siglip_whose_tokenizer_frames_captions_otherwise_is_refused(tmp_path, template, message):
     file = siglip_folder(tmp_path, gemma_like) / "tokenizer.json"

@@ -44,7 +44,8 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     name: "testbed", "radiographs", a folder of the Hugging Face layout, a hub name such as "openai/clip-vit-base-patch32" or
     "google/siglip-base-patch16-224" (SigLIP 2: those of a fixed resolution), or a file .pt, .pth or .safetensors with the state
     dict of one of OpenAI's ViTs.  tokenizer: a folder, a hub name, or OpenAI's bpe_simple_vocab_16e6.txt.gz; left out, the
-    checkpoint's own; a state dict brings none and takes that of openai/clip-vit-base-patch32.
+    checkpoint's own; a state dict brings none and takes that of openai/clip-vit-base-patch32.  It is run with QuickGELU, as
+    OpenAI's; an open_clip checkpoint has the same names and may want GELU, which no weight tells.
     Weights are read as safetensors, or with `weights_only=True`; no code of a checkpoint runs. A file m2ib.json in a folder
     holds its default layer, beta and sigma2. FileNotFoundError where there is no such model or it has no weights; ValueError
     where it is neither of them, cannot be read, or its weights are not all there and finite.
