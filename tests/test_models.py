@@ -121,9 +121,7 @@ def rewrite(folder, change):
 
 def test_a_checkpoint_without_all_weights_is_refused(folder):
     rewrite(folder, lambda weights: weights.pop("text_model.final_layer_norm.bias"))
-    with pytest.raises(
-        ValueError, match=r"lacks 1 weights of its model, the first is text_model\.final_layer_norm\.bias: get a whole"
-    ):
+    with pytest.raises(ValueError, match=r"lacks 1 weights .* first is text_model\.final_layer_norm\.bias: get a whole"):
         load_model(str(folder))
     rewrite(folder, lambda weights: weights.update({"text_model.final_layer_norm.bias": torch.zeros(3)}))
     with pytest.raises(ValueError, match="lacks 1 weights"):
