@@ -1,5 +1,6 @@
 """Whatever comes in, out comes a result with finite maps, or an error that says what is wrong with it."""
 
+import errno
 import io
 import json
 import pickle
@@ -176,6 +177,25 @@ def test_a_picture_that_pillow_opened_and_cannot_decode_is_refused(tmp_path):
     (tmp_path / "cut.png").write_bytes(picture("PNG")[:200])
     with Image.open(tmp_path / "cut.png") as lazy, pytest.raises(ValueError, match="the PIL image cannot be decoded"):
         open_image(lazy)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    "fault", [PermissionError(errno.EACCES, "denied"), OSError(errno.EIO, "input/output error"), MemoryError()]
+)
+def test_a_fault_of_the_machine_is_not_put_down_to_the_picture(tmp_path, monkeypatch, fault, lazy):
+    PAIR.image.save(tmp_path / "a.png")
+
+    def fail(*_):
+        raise fault
+
+    with Image.open(tmp_path / "a.png") as image:
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+        with pytest.raises(type(fault)) as caught:
+            open_image(image if lazy else tmp_path / "a.png")
+    if isinstance(fault, OSError):
+        assert caught.value.errno == fault.errno
+        assert lazy or str(tmp_path / "a.png") in str(caught.value)
 
 
 def test_a_message_does_not_repeat_ten_thousand_letters():

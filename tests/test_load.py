@@ -112,7 +112,7 @@ def test_a_box_is_kept_inside_its_picture(images):
         ('{"image": "no.png", "caption": "a cat"}', "no image file"),
         ('{"image": "a\\u0000.png", "caption": "a cat"}', "not an image"),
         ('{"image": "captions.jsonl", "caption": "a cat"}', "not an image"),
-        ('{"image": ".", "caption": "a cat"}', "not an image"),
+        ('{"image": ".", "caption": "a cat"}', "is a folder: give an image file"),
         ('{"image": "a.png", "caption": "a cat", "boxes": {"label": "cat"}}', "JSON list"),
         ('{"image": "a.png", "caption": "a cat", "boxes": "[{"}', "boxes cannot be read"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, wide=3)])), "no object with label, x, y, w, h"),

@@ -148,9 +148,8 @@ def csv_rows(path, needed):
     """(line, {column: text}, why it is no row) of each row of a CSV; ValueError where a needed column is not there."""
     columns = csv_columns(path)
     if missing := [name for name in needed if name not in columns]:
-        raise ValueError(
-            f"{path} has no column {', '.join(missing)}: its first line names {', '.join(columns) or 'none'}; rename a column"
-        )
+        there = ", ".join(columns) or "none"
+        raise ValueError(f"{path} has no column {', '.join(missing)}: its first line names {there}; rename a column")
     with csv_of(path) as reader:
         for row in reader:
             whole = None not in row and None not in row.values()
