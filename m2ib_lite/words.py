@@ -9,18 +9,22 @@ def whole_words(caption, tokens):
     """The words of a caption that its tokens are pieces of, and for each token the index of its word.
 
     tokens: as `Captions.tokens` has them, each letter of the caption once.  A word is a run of letters and digits, or whatever
-    else is a token: "an owl-light" has four.  Where a script has no spaces, a run of it is one word.
+    else is a token: "an owl-light" has four.  A token across punctuation, as SigLIP has them, joins the runs that it touches: its
+    "x-ray" is one word.  Where a script has no spaces, a run of it is one word.
     """
     runs = [run.span() for run in re.finditer(r"\w+", caption)]
-    words, places, end, inside = [], [], 0, None
+    words, places, begin, end, inside = [], [], 0, 0, None
     for token in tokens:
         letters = token.strip()
         if letters:
             start = caption.find(letters, end)
-            run = next((run for run in runs if run[0] <= start < run[1]), None)
-            if run is None or run != inside:
-                words.append(caption[slice(*run)] if run else letters)
-            inside, end = run, max(end, start + len(letters))
+            end = max(end, start + len(letters))
+            touched = [run for run in runs if start < run[1] and run[0] < end] or [(start, end)]
+            if touched[0] != inside:
+                begin = min(start, touched[0][0])
+                words.append("")
+            inside = touched[-1]
+            words[-1] = caption[begin : inside[1]]
         waits = not letters and (token or not words)  # a space alone belongs to the word that it stands before
         places.append(len(words) if waits else len(words) - 1)
     words = words or [caption.strip()]

@@ -1,14 +1,15 @@
 """Whatever comes in, out comes a result with finite maps, or an error that says what is wrong with it."""
 
+import errno
 import io
 import json
-import os
 import pickle
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from hostile import Hostile
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -178,6 +179,25 @@ def test_a_picture_that_pillow_opened_and_cannot_decode_is_refused(tmp_path):
         open_image(lazy)
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    "fault", [PermissionError(errno.EACCES, "denied"), OSError(errno.EIO, "input/output error"), MemoryError()]
+)
+def test_a_fault_of_the_machine_is_not_put_down_to_the_picture(tmp_path, monkeypatch, fault, lazy):
+    PAIR.image.save(tmp_path / "a.png")
+
+    def fail(*_):
+        raise fault
+
+    with Image.open(tmp_path / "a.png") as image:
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+        with pytest.raises(type(fault)) as caught:
+            open_image(image if lazy else tmp_path / "a.png")
+    if isinstance(fault, OSError):
+        assert caught.value.errno == fault.errno
+        assert lazy or str(tmp_path / "a.png") in str(caught.value)
+
+
 def test_a_message_does_not_repeat_ten_thousand_letters():
     with pytest.warns(UserWarning, match="caption 0") as caught:
         CLIP.tokens(["x" * 10_000 + " owl" * 2500])
@@ -186,16 +206,6 @@ def test_a_message_does_not_repeat_ten_thousand_letters():
     with pytest.raises(ValueError, match="half a character") as refused:
         CLIP.tokens(["an owl", "\ud800" * 10_000])
     assert len(str(refused.value)) < 400
-
-
-class Hostile:
-    """A pickle that makes a folder when it is loaded."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda content, file: file.write_bytes(pickle.dumps(content, 2))])

@@ -59,6 +59,10 @@ class Pictures(BaseHTTPRequestHandler):
     def round_and_round(self):
         self.answer(b"", 301, Location="round_and_round")
 
+    def slow_round(self):
+        time.sleep(0.3)
+        self.answer(b"", 301, Location="slow_round")
+
     def to_file(self):
         self.answer(b"", 301, Location="file:///etc/passwd")
 
@@ -66,7 +70,7 @@ class Pictures(BaseHTTPRequestHandler):
         self.answer(b"", 307, Location="http://169.254.169.254/latest/meta-data")
 
     def slow(self):
-        self.drip(b"HTTP/1.0 200 OK\r\n\r\n" + png())
+        self.drip(b"HTTP/1.0 200 OK\r\n\r\n" + png() + bytes(500))
 
     def slow_header(self):
         self.drip(b"HTTP/1.0 200 OK\r\nX-Header: " + b"x" * 500)
@@ -121,6 +125,7 @@ def test_a_picture_is_fetched_once_and_kept_whole(site, tmp_path):
         ("to_file", OSError, "is no http:// or https:// address"),
         ("to_inside", OSError, r"169\.254\.169\.254, which is not public"),
         ("slow", OSError, "no whole answer within 0.5 seconds"),
+        ("slow_round", OSError, "no whole answer within 0.5 seconds"),
         ("slow_header", OSError, "no whole answer within 0.5 seconds"),
     ],
 )
@@ -132,7 +137,7 @@ def test_what_cannot_be_fetched_is_named_and_nothing_is_kept(site, tmp_path, mon
     started = time.monotonic()
     with pytest.raises(error, match=rf"pair 'line-1' \(cc\.tsv, line 1\): .*{site}/{path} .*{message}.*: take the pair out"):
         data[0]
-    assert time.monotonic() - started < 10  # the whole slow answer would take twenty seconds
+    assert time.monotonic() - started < 10  # the whole slow answers would take twenty-five seconds
     assert not kept(tmp_path)
     assert data[1].image.size == (7, 5)
 
@@ -158,14 +163,15 @@ def test_one_address_that_is_not_public_is_enough_and_the_checked_one_is_used(mo
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", (address, 80)) for address in answers])
     monkeypatch.setattr(socket, "create_connection", lambda address, _: connected.append(address))
     with pytest.raises(OSError, match=r"rebound\.example has the address 10\.0\.0\.1, which is not public"):
-        download.open_socket("rebound.example", 80)
+        download.open_socket("rebound.example", 80, 9)
     answers.pop()
-    download.open_socket("rebound.example", 80)
+    download.open_socket("rebound.example", 80, 9)
     assert connected == [("93.184.216.34", 80)]
 
 
 def test_an_unreachable_address_gives_way_to_the_next(monkeypatch):
-    def connect(address, _):
+    def connect(address, seconds):
+        assert seconds == 9 / len(found)
         if address[0] == "2606:4700::1":
             raise OSError("no route to host")
         return address
@@ -173,10 +179,10 @@ def test_an_unreachable_address_gives_way_to_the_next(monkeypatch):
     found = [(2, 1, 6, "", (address, 80)) for address in ("2606:4700::1", "93.184.216.34")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     monkeypatch.setattr(socket, "create_connection", connect)
-    assert download.open_socket("both.example", 80) == ("93.184.216.34", 80)
+    assert download.open_socket("both.example", 80, 9) == ("93.184.216.34", 80)
     found.pop()
     with pytest.raises(OSError, match="no route to host"):
-        download.open_socket("both.example", 80)
+        download.open_socket("both.example", 80, 9)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from families import GRIDS, clip_folder, gemma_like, openai_bpe, openai_model, sentencepieces, siglip_folder
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from m2ib_lite import explain, load_model
 from m2ib_lite.bottleneck import capacity, inject
@@ -169,7 +171,24 @@ def test_a_siglip_without_tokenizer_json_is_refused_with_what_to_give(tmp_path):
         load_model(folder, device="cpu")
 
 
-def naive_maps(clip, tower, block, x, features, target, valid, layer, beta, sigma2, steps, samples, seed):
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("$A", "this tokenizer with [0-9]+: give"),
+        ("<eos> $A <eos>", "starts captions with their first word, this tokenizer"),
+    ],
+)
+def test_a_siglip_whose_tokenizer_frames_captions_otherwise_is_refused(tmp_path, template, message):
+    file = siglip_folder(tmp_path, gemma_like) / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    ids = [("<eos>", tokenizer.token_to_id("<eos>"))]
+    tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=ids)
+    tokenizer.save(str(file))
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path, device="cpu")
+
+
+def naive_maps(block, x, features, target, beta, sigma2, steps, samples, seed):
     """The published procedure in its plainest form: transformers' own whole pass, a hook that adds the noise."""
     with torch.no_grad(), capture(block) as hidden:
         features(x)
@@ -194,12 +213,8 @@ def test_m2ib_of_siglip_agrees_with_the_plain_procedure_on_the_whole_model(sigli
     pixels, text = siglip.pixels(images[:1]), siglip.tokens(CAPTIONS[:1])
     model = siglip.model
     seen, said = own_features(siglip, pixels, text.ids)
-    of_image = naive_maps(
-        siglip, siglip.image, model.vision_model.encoder.layers[1], pixels, model.get_image_features, said, None, 1, **options
-    )
-    of_text = naive_maps(
-        siglip, siglip.text, model.text_model.encoder.layers[0], text.ids, model.get_text_features, seen, None, 0, **options
-    )
+    of_image = naive_maps(model.vision_model.encoder.layers[1], pixels, model.get_image_features, said, **options)
+    of_text = naive_maps(model.text_model.encoder.layers[0], text.ids, model.get_text_features, seen, **options)
     torch.testing.assert_close(a.image_maps[0].flatten(), of_image, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(a.text_maps[0], of_text[text.content[0]], rtol=1e-4, atol=1e-4)
 

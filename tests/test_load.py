@@ -2,6 +2,7 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -57,7 +58,7 @@ def test_nothing_is_opened_before_it_is_asked_for_and_then_that_alone(images, mo
 def test_csv_and_jsonl_say_the_same(images):
     rows = [
         ("image", "caption", "boxes", "note"),
-        ("a.png", 'two "cats", one\nbed', json.dumps([CAT, dict(CAT, named=False)]), "x"),
+        ("a.png", 'one "cat", one\nbed', json.dumps([CAT, dict(CAT, named=False)]), "x"),
         ("b.jpg", "une forêt 🌲", "", ""),
     ]
     path = write_csv(images, rows)
@@ -111,11 +112,15 @@ def test_a_box_is_kept_inside_its_picture(images):
         ('{"image": "no.png", "caption": "a cat"}', "no image file"),
         ('{"image": "a\\u0000.png", "caption": "a cat"}', "not an image"),
         ('{"image": "captions.jsonl", "caption": "a cat"}', "not an image"),
-        ('{"image": ".", "caption": "a cat"}', "not an image"),
+        ('{"image": ".", "caption": "a cat"}', "is a folder: give an image file"),
         ('{"image": "a.png", "caption": "a cat", "boxes": {"label": "cat"}}', "JSON list"),
         ('{"image": "a.png", "caption": "a cat", "boxes": "[{"}', "boxes cannot be read"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, wide=3)])), "no object with label, x, y, w, h"),
+        ("null", "not a JSON object"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, w=0)])), "above zero"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, w=0.4)])), "above zero"),
+        (json.dumps(dict(image="a.png", caption="cats", boxes=[CAT])), "word 'cat': give one word as the caption writes it"),
+        (json.dumps(dict(image="a.png", caption="a big cat", boxes=[dict(CAT, word="big cat")])), "word 'big cat': give one word"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=float("nan"))])), "numbers, in pixels"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=10**400)])), "boxes cannot be read"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, named="no")])), "named that is no bool"),
@@ -141,7 +146,7 @@ def test_a_bad_pair_is_named_when_it_is_asked_for_and_harms_no_other(images, ent
     [
         (b"", "has no column image, caption: its first line names none"),
         (b"image,caption\r\n", "has no pairs"),
-        (b"picture,caption\na.png,x\n", "has no column image: its first line names picture, caption"),
+        (b"picture,caption\na.png,x\n", "has no column image: its first line names picture, caption; rename a column"),
         (b"image;caption\na.png;x\n", "has no column image, caption"),
         ("image,caption\na.png,forêt\n".encode("latin-1"), "is not UTF-8"),
         ("image,caption\na.png,x\n".encode("utf-16"), "is not UTF-8"),
@@ -270,6 +275,20 @@ def test_mscxr_pictures_are_found_from_any_of_their_folders(chest, tmp_path_fact
         assert load_pairs(elsewhere, root=root)[0].image.size == (1000, 500)
 
 
+def test_mscxr_paths_below_files_are_found_from_files_itself(chest):
+    assert load_pairs(chest, root=chest.parent / "files")[0].image.size == (1000, 500)
+    (chest.parent / "files" / "files").mkdir()
+    with pytest.raises(FileNotFoundError):
+        load_pairs(chest, root=chest.parent / "files")[0]
+
+
+def test_mscxr_rows_that_disagree_about_their_picture_are_named(chest):
+    other = (*OPACITY[:7], 500, 250, "dicom-a")
+    write_csv(chest.parent, [COLUMNS, OPACITY, other], chest.name)
+    with pytest.raises(ValueError, match=r"line 2\): its picture has 500 x 250 and 1000 x 500 pixels: give its true size"):
+        load_pairs(chest)[0]
+
+
 def test_mscxr_boxes_outside_the_centre_crop_stay_in_image_pixels(chest, clip):
     data = load_pairs(chest)
     found = explain(clip, data[0].image, data[0].caption.replace("basal opacity", "owl"), steps=1, samples=1, progress=False)
@@ -331,6 +350,13 @@ def test_rows_of_anything_with_a_length_are_pairs():
         with pytest.raises(ValueError, match=message):
             data[i]
     assert data.digest() != load_pairs([{"image": grey, "caption": "a dog"}]).digest()
+
+
+def test_a_table_of_pandas_is_refused_with_what_to_give():
+    table = pd.DataFrame({"image": ["a.png"], "caption": ["a cat"]})
+    with pytest.raises(TypeError, match=r"DataFrame of pandas .*: give df\.to_dict\('records'\)"):
+        load_pairs(table)
+    assert len(load_pairs(table.to_dict("records"))) == 1
 
 
 def test_photographs_are_real_pictures_whose_boxes_and_words_fit():

@@ -100,7 +100,7 @@ def test_devices():
 
 def test_no_such_model_names_what_to_give(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match=r"no model 'nobody/nothing': give 'testbed', a folder"):
+    with pytest.raises(FileNotFoundError, match=r"no model 'nobody/nothing' \(.*connect.*\): give 'testbed', a folder"):
         load_model("nobody/nothing")
 
 
@@ -121,7 +121,7 @@ def rewrite(folder, change):
 
 def test_a_checkpoint_without_all_weights_is_refused(folder):
     rewrite(folder, lambda weights: weights.pop("text_model.final_layer_norm.bias"))
-    with pytest.raises(ValueError, match=r"lacks 1 weights of a CLIP, the first is text_model\.final_layer_norm\.bias"):
+    with pytest.raises(ValueError, match=r"lacks 1 weights .* first is text_model\.final_layer_norm\.bias: get a whole"):
         load_model(str(folder))
     rewrite(folder, lambda weights: weights.update({"text_model.final_layer_norm.bias": torch.zeros(3)}))
     with pytest.raises(ValueError, match="lacks 1 weights"):
@@ -146,6 +146,22 @@ def test_a_broken_part_of_a_checkpoint_is_named(folder, name, text, message):
     if text:
         (folder / name).write_text(text)
     with pytest.raises(ValueError, match=message):
+        load_model(str(folder))
+
+
+def test_a_tokenizer_that_leaves_eos_out_is_refused(folder):
+    file = folder / "tokenizer.json"
+    rules = json.loads(file.read_text())
+    file.write_text(json.dumps(dict(rules, post_processor=None)))
+    with pytest.raises(ValueError, match=r"ends captions with token 3 of \d+, this tokenizer with \d+: give its own"):
+        load_model(str(folder))
+
+
+def test_an_old_config_reads_the_highest_id_which_must_be_eos(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"ends captions with token 2 of \d+, this tokenizer with 3: give its own"):
         load_model(str(folder))
 
 

@@ -1,11 +1,11 @@
 import gzip
-import os
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from families import openai_bpe, openai_model, openai_module
+from hostile import Hostile
 from safetensors.torch import save_file
 
 from m2ib_lite import load_model
@@ -13,6 +13,8 @@ from m2ib_lite.models import BUILT_IN
 from m2ib_lite.models.openai import read_bpe
 
 CAPTIONS = ["an owl", "Small left PNEUMOTHORAX, no cardiomegaly.", "\U0001f989\U0001f989 and \u6c14\u80f8: it's 42% na\u00efve"]
+
+FC = "{}transformer.resblocks.0.mlp.c_fc.weight"  # whose width is the tower's
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,14 @@ def test_an_unpacked_vocabulary_is_the_same_and_another_file_is_refused(tmp_path
         read_bpe(tmp_path / "short.txt")
 
 
+@pytest.mark.parametrize("spoilt", [lambda whole: whole[:5000], lambda whole: whole[:5000] + bytes(500) + whole[5500:]])
+def test_a_torn_vocabulary_is_refused(original, tmp_path, spoilt):
+    path = save(original.state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "bpe.txt.gz").write_bytes(spoilt(openai_bpe().read_bytes()))
+    with pytest.raises(ValueError, match=r"no tokenizer for .*weights\.pt at .*bpe\.txt\.gz \(.+\): give tokenizer="):
+        load(path, tokenizer=tmp_path / "bpe.txt.gz")
+
+
 def test_real_words_come_in_real_pieces(original, tmp_path):
     text = load(save(original.state_dict(), tmp_path / "weights.pt")).tokens(CAPTIONS)
     assert text.tokens[1] == ["Small", "left", "PNEU", "MO", "THOR", "AX", ",", "no", "cardi", "ome", "gal", "y", "."]
@@ -103,16 +113,8 @@ def test_a_torchscript_archive_is_refused_with_what_to_do(tmp_path):
         load(tmp_path / "ViT-B-32.pt")
 
 
-class Harmful:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path):
-    torch.save({"visual.proj": Harmful(tmp_path / "harm")}, tmp_path / "weights.pt")
+    torch.save({"visual.proj": Hostile(tmp_path / "harm")}, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"cannot be read as tensors alone, and nothing else of a file is run"):
         load(tmp_path / "weights.pt")
     assert not (tmp_path / "harm").exists()
@@ -135,6 +137,9 @@ def test_a_file_that_is_torn_is_refused(tmp_path, name):
         (lambda state: {k: v for k, v in state.items() if k[:2] != "tr"}, r"has no transformer\.resblocks\.0"),
         (lambda state: state | {"visual.ln_post.bias": torch.zeros(3)}, r"lacks 1 weights.*post_layernorm\.bias"),
         (lambda state: state | {"visual.resblocks.0.ls_1.gamma": torch.zeros(3)}, r"does not have, such as visual\.resblocks"),
+        (lambda state: state | {FC.format("visual."): torch.zeros(320, 80)}, r"\(its towers are 80 and 64 wide\): convert it"),
+        (lambda state: state | {FC.format("visual."): torch.zeros(5120, 1280)}, "not one of OpenAI's ViTs .* are 1280 and 64 wide"),
+        (lambda state: state | {FC.format(""): torch.zeros(0, 0)}, "128 and 0 wide"),
         (lambda state: state | {"ln_final.bias": torch.full((64,), torch.nan)}, "NaN or infinity"),
     ],
 )

@@ -19,6 +19,10 @@ from m2ib_lite.words import join_scores, whole_words
         ("a cat", ["", "a", " ", "c", "at"], ["a", "cat"], [0, 0, 1, 1, 1]),  # a space as a token of its own
         ("a cat", ["a", " "], ["a"], [0, 0]),  # cut off
         ("it's", ["it", "'s"], ["it", "'s"], [0, 1]),
+        ("it's an x-ray", ["it's", "an", "x-ray"], ["it's", "an", "x-ray"], [0, 1, 2]),  # SigLIP's tokens span punctuation
+        ("x-rays, two", ["x-r", "ays", "two"], ["x-rays", "two"], [0, 0, 1]),
+        ("semi-dry", ["se", "mi-d", "ry"], ["semi-dry"], [0, 0, 0]),
+        ("'twas", ["'tw", "as"], ["'twas"], [0, 0]),
         ("$$", [""], ["$$"], [0]),
     ],
 )

@@ -1,6 +1,7 @@
 """Boxes as tables write them, and in the pixels of the image that was opened."""
 
 import math
+import re
 from dataclasses import replace
 
 from .pairs import Box
@@ -20,13 +21,22 @@ def parse_box(entry):
     if not isinstance(entry, dict) or not set(NEEDED) <= set(entry) <= {*NEEDED, *OPTIONAL}:
         raise ValueError(f"its box {entry!r} is no object with {', '.join(NEEDED)} and perhaps word and named")
     numbers = [entry[name] for name in NEEDED[1:]]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers) or min(numbers[2:]) <= 0:
-        raise ValueError(f"its box {entry!r} needs numbers, in pixels, with w and h above zero")
+    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    if not finite or min(map(round, numbers[2:])) <= 0:
+        raise ValueError(f"its box {entry!r} needs numbers, in pixels, with w and h above zero once rounded")
     for name, kind in {"label": str, **OPTIONAL}.items():
         if not isinstance(entry.get(name, kind()), kind):
             raise ValueError(f"its box {entry!r} has a {name} that is no {kind.__name__}")
     rest = {name: entry[name] for name in OPTIONAL if name in entry}
     return Box(entry["label"], *(round(number) for number in numbers), **rest)
+
+
+def check_words(boxes, caption):
+    """ValueError where a named box's word is none of the caption's."""
+    known = re.findall(r"\w+", caption)
+    for box in boxes:
+        if box.named and box.word and box.word not in known:
+            raise ValueError(f"its box {box.label!r} has the word {box.word!r}: give one word as the caption writes it")
 
 
 def fit(boxes, drawn_in, size):

@@ -7,6 +7,7 @@ import socket
 import ssl
 import tempfile
 import threading
+import time
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from .images import open_image
 
-SECONDS = 20  # for connecting, and again for the whole answer
+SECONDS = 20  # for a whole fetch, redirects included; looking up names comes on top, for which the system has its own limit
 MOST_BYTES = 30_000_000
 MOST_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -57,27 +58,29 @@ def keep(content, kept, url):
 
 def fetch(url):
     """The bytes at an http(s) address, each redirect checked as the address itself.  OSError or ValueError otherwise."""
+    deadline = time.monotonic() + SECONDS
     for _ in range(1 + MOST_REDIRECTS):
-        content, url = ask(url)
+        content, url = ask(url, deadline)
         if url is None:
             return content
     raise OSError(f"it redirects more than {MOST_REDIRECTS} times")
 
 
-def ask(url):
-    """What one address answers: (bytes, None), or (None, the address that it redirects to)."""
+def ask(url, deadline):
+    """What one address answers before a time.monotonic(): (bytes, None), or (None, the address that it redirects to)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no http:// or https:// address")
     host, secure = parts.hostname.encode("idna").decode(), parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
-    sock = open_socket(host, port)
+    sock = open_socket(host, port, left(deadline))
+    sock.settimeout(SECONDS)  # connecting had only its share of them
     if secure:
         sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     connection = (http.client.HTTPSConnection if secure else http.client.HTTPConnection)(host, port)
     connection.sock = sock
     path = quote(parts.path or "/", safe=IN_PATHS) + (parts.query and "?" + quote(parts.query, safe=IN_PATHS + "?"))
-    with within(SECONDS, sock):
+    with within(left(deadline), sock):
         if secure:
             sock.do_handshake()
         connection.request("GET", path, headers=HEADERS)
@@ -87,15 +90,20 @@ def ask(url):
         return read_whole(response), None
 
 
-def open_socket(host, port):
-    """A socket to a host all of whose addresses are public; it goes to the very address that was checked."""
+def left(deadline):
+    """The seconds until then, never 0, at which sockets do not wait at all."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+def open_socket(host, port, seconds):
+    """A socket to a host all of whose addresses, which share the seconds, are public; it goes to the very one that was checked."""
     found = list(dict.fromkeys(answer[4][0] for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
     for address in found:
         if not is_public(address):
             raise OSError(f"{host} has the address {address}, which is not public")
     for address in found:
         try:
-            return socket.create_connection((address, port), SECONDS)
+            return socket.create_connection((address, port), seconds / len(found))
         except OSError as error:
             failed = error
     raise failed
@@ -127,7 +135,7 @@ def within(seconds, sock):
         timer.cancel()
         sock.close()
         if late.is_set():
-            raise TimeoutError(f"no whole answer within {seconds} seconds")
+            raise TimeoutError(f"no whole answer within {SECONDS} seconds")
 
 
 def read_whole(response):

@@ -1,5 +1,6 @@
 """Whatever a user calls an image, as the 8-bit RGB that a model's preprocessing expects."""
 
+import errno
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,8 @@ def open_image(source):
     """A path, a PIL image of any mode, or an array -> an RGB PIL image; transparency is laid over white.
 
     Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, uint16, or floats in 0..1.
-    FileNotFoundError for a missing file, ValueError for what is no image, has no pixels, too many (a file's, as Pillow counts) or
-    all in a line, TypeError for another type.
+    FileNotFoundError for a missing file, OSError for one that the system does not give, ValueError for what is no image, has no
+    pixels, too many (a file's, as Pillow counts) or all in a line, TypeError for another type.
     """
     if isinstance(source, str | Path):
         image = _read(Path(source))
@@ -57,15 +58,29 @@ def _read(path):
         raise FileNotFoundError(f"no image file {path}: give the path of an existing one") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: save it smaller") from error
+    except MemoryError:
+        raise
     except Exception as error:  # for a broken file Pillow raises SyntaxError, struct.error and more
+        if _is_the_systems(error):
+            remedy = "is a folder: give an image file" if path.is_dir() else f"{error.strerror}: mend that"
+            raise OSError(error.errno, remedy, str(path)) from error
         raise ValueError(f"{path} is not an image that can be read ({error}): convert it to PNG or JPEG") from error
+
+
+def _is_the_systems(error):
+    """Whether the system refused a file, which says nothing of what the file holds."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # a broken file may send Pillow to no place in it
 
 
 def _decode(image):
     """A PIL image whose file may not have been read yet."""
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # as above
+        if _is_the_systems(error):
+            raise
         raise ValueError(f"the PIL image cannot be decoded ({error}): open a whole file") from error
     return image
 

@@ -17,8 +17,12 @@ def read_mscxr(path, root=None):
     for line, row, problem in csv_rows(path, TEXTS + NUMBERS):
         key = line if problem else (row["dicom_id"], row["label_text"])
         phrases.setdefault(key, []).append((f"{path.name}, line {line}", row, problem))
-    if (folder / "files").is_dir() and not any(row.get("path", "").startswith("files/") for ((_, row, _), *_) in phrases.values()):
+    below = any(row.get("path", "").startswith("files/") for ((_, row, _), *_) in phrases.values())
+    has_files = (folder / "files").is_dir()
+    if has_files and not below:
         folder /= "files"
+    elif below and not has_files and folder.name == "files":
+        folder = folder.parent
     numbers = {}
     return [_listed(rows[0][0], [row for _, row, _ in rows], rows[0][2], folder, numbers) for rows in phrases.values()]
 
@@ -32,7 +36,10 @@ def _listed(where, rows, problem, folder, numbers):
         if not problem:
             boxes = tuple(parse_box({"label": row["category_name"], **{side: float(row[side]) for side in "xywh"}}) for row in rows)
             drawn_in = round(float(first["image_width"])), round(float(first["image_height"]))
-            problem = "" if min(drawn_in) > 0 else f"its picture has {drawn_in[0]} x {drawn_in[1]} pixels: give its true size"
+            sizes = {(float(row["image_width"]), float(row["image_height"])) for row in rows}
+            if len(sizes) > 1 or min(drawn_in) <= 0:
+                said = " and ".join(f"{width:g} x {height:g}" for width, height in sorted(sizes))
+                problem = f"its picture has {said} pixels: give its true size"
     except (ValueError, OverflowError) as error:
         problem = f"{error}: x, y, w, h, image_width and image_height are pixels"
     image, caption = first.get("path", ""), first.get("label_text", "")

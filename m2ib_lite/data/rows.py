@@ -43,7 +43,10 @@ class Row:
 
 
 def read_rows(rows, image, caption):
-    """A record for each row.  ValueError for the dict of splits that `datasets.load_dataset` gives, or without those columns."""
+    """A record for each row.  ValueError for the dict of splits that `datasets.load_dataset` gives, or without those columns;
+    TypeError for a DataFrame."""
+    if hasattr(rows, "iloc"):
+        raise TypeError(f"a {type(rows).__name__} of pandas gives columns, not rows: give df.to_dict('records')")
     if isinstance(rows, Mapping):
         raise ValueError(f"a {type(rows).__name__} of {', '.join(map(str, rows))} is no list of rows: give one of them")
     check_columns(getattr(rows, "column_names", (image, caption)), image, caption)

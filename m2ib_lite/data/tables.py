@@ -8,7 +8,7 @@ from pathlib import Path
 from reprlib import repr as shown
 
 from ..models import check_caption
-from .boxes import fit, parse_boxes
+from .boxes import check_words, fit, parse_boxes
 from .download import open_url
 from .images import open_image
 from .pairs import Box, Pair
@@ -38,6 +38,7 @@ class Listed:
         if self.problem:
             raise ValueError(self.problem)
         check_caption(self.caption)
+        check_words(self.boxes, self.caption)
         image = open_url(self.image) if "://" in self.image else open_image(self.folder / self.image)
         return Pair(image, self.caption, fit(self.boxes, self.drawn_in or image.size, image.size), self.id)
 
@@ -147,7 +148,8 @@ def csv_rows(path, needed):
     """(line, {column: text}, why it is no row) of each row of a CSV; ValueError where a needed column is not there."""
     columns = csv_columns(path)
     if missing := [name for name in needed if name not in columns]:
-        raise ValueError(f"{path} has no column {', '.join(missing)}: its first line names {', '.join(columns) or 'none'}")
+        there = ", ".join(columns) or "none"
+        raise ValueError(f"{path} has no column {', '.join(missing)}: its first line names {there}; rename a column")
     with csv_of(path) as reader:
         for row in reader:
             whole = None not in row and None not in row.values()
@@ -159,10 +161,11 @@ def json_rows(path):
     """(line, object, why it is none) of each line of a JSONL file that is not blank."""
     with lines_of(path) as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             row, problem = {}, "it is not a JSON object: write one a line"
             try:
-                row = json.loads(line) if line.strip() else None
+                row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 problem = f"it is not JSON ({error}): write one object a line"
-            if row is not None:
-                yield number, *((row, "") if isinstance(row, dict) and row else ({}, problem))
+            yield number, *((row, "") if isinstance(row, dict) and row else ({}, problem))

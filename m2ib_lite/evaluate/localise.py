@@ -73,7 +73,8 @@ def occurrences(attribution, pairs):
     """Whether every occurrence of every named object, and every word that names one, is found.  -> tidy table
 
     "instances hit" and "words hit" are shares, "all instances hit" and "all words hit" 0 or 1; see metrics.instances_hit.
-    A map that knows nothing has no simple chance here: compare with the `random` control.  A pair without boxes has no row.
+    A map that knows nothing has no simple chance here: compare with the `random` control.  A pair without named boxes
+    has no row.
     """
     attribution, rows = unit_maps(attribution), []
     for i, pair in enumerate(pairs):

@@ -1,6 +1,7 @@
 """Load a checkpoint of the Hugging Face layout, or OpenAI's own, as a Clip."""
 
 import json
+import zlib
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
@@ -43,7 +44,8 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     name: "testbed", "radiographs", a folder of the Hugging Face layout, a hub name such as "openai/clip-vit-base-patch32" or
     "google/siglip-base-patch16-224" (SigLIP 2: those of a fixed resolution), or a file .pt, .pth or .safetensors with the state
     dict of one of OpenAI's ViTs.  tokenizer: a folder, a hub name, or OpenAI's bpe_simple_vocab_16e6.txt.gz; left out, the
-    checkpoint's own; a state dict brings none and takes that of openai/clip-vit-base-patch32.
+    checkpoint's own; a state dict brings none and takes that of openai/clip-vit-base-patch32.  It is run with QuickGELU, as
+    OpenAI's; an open_clip checkpoint has the same names and may want GELU, which no weight tells.
     Weights are read as safetensors, or with `weights_only=True`; no code of a checkpoint runs. A file m2ib.json in a folder
     holds its default layer, beta and sigma2. FileNotFoundError where there is no such model or it has no weights; ValueError
     where it is neither of them, cannot be read, or its weights are not all there and finite.
@@ -57,9 +59,10 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     check_weights(model, report, name)
     own = OPENAI_TOKENIZER if source.is_file() else str(source if source.is_dir() else name)
     words = read_tokenizer(tokenizer or own, name, family)
-    check_tokenizer(words, model.config.text_config, name, family)
     model = model.to(pick_device(device)).eval().requires_grad_(False)
-    return family(model, words, processor, name, own_defaults(source))
+    clip = family(model, words, processor, name, own_defaults(source))
+    check_tokenizer(clip)
+    return clip
 
 
 def read_checkpoint(source, name, dtype):
@@ -93,7 +96,12 @@ def reading(name, local):
         if local:
             raise ValueError(f"{name} cannot be read ({error}): save model, tokenizer and image processor there again") from error
         wanted = "'testbed', a folder or file that holds a CLIP or SigLIP, or the name of one on the hub (needs a network)"
-        raise FileNotFoundError(f"no model {name!r}: give {wanted}") from error
+        raise FileNotFoundError(f"no model {name!r} ({first_line(error)}): give {wanted}") from error
+
+
+def first_line(error):
+    """What an error says, without the advice that some libraries add."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_tokenizer(source, name, family):
@@ -104,22 +112,26 @@ def read_tokenizer(source, name, family):
         if family is Clip:
             return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         words = TokenizersBackend.from_pretrained(source)  # tokenizer.json as it is: the class for SigLIP has no places of tokens
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, EOFError, zlib.error) as error:  # the last two of a torn .gz
         file = "the file bpe_simple_vocab_16e6.txt.gz, which the package clip-anytorch and OpenAI's repository have"
         wanted = f"{file}, or a folder or hub name with a tokenizer.json (needs a network)"
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"no tokenizer for {name} at {source} ({reason}): give tokenizer=, {wanted}") from error
+        raise ValueError(f"no tokenizer for {name} at {source} ({first_line(error)}): give tokenizer=, {wanted}") from error
     rules = words.backend_tokenizer.normalizer
     words.backend_tokenizer.normalizer = Sequence([Lowercase(), *([rules] if rules else [])])  # as both SigLIPs were trained
     return words
 
 
-def check_tokenizer(words, config, name, family):
-    """ValueError where a tokenizer cannot be the model's: it ends a caption with another token than the model looks for."""
-    eos, wanted = words.eos_token_id, config.eos_token_id
-    if eos is None or eos >= config.vocab_size or (family is Clip and wanted not in (eos, 2)):  # old configs of CLIP say 2
-        difference = f"{name} ends captions with token {wanted} of {config.vocab_size}, this tokenizer with {eos}"
-        raise ValueError(f"{difference}: give its own as tokenizer=")
+def check_tokenizer(clip):
+    """ValueError where a tokenizer cannot be the model's: what it puts around a word is not what the model was trained with."""
+    config, found = clip.model.config.text_config, clip.tokenizer("a", return_special_tokens_mask=True)
+    ids, problem = found.input_ids or [-1], ""
+    at_end = clip.text.pooled(torch.tensor([ids])) == len(ids) - 1  # where a CLIP reads its embedding
+    if not at_end or ids[-1] != clip.tokenizer.eos_token_id or max(ids) >= config.vocab_size:
+        problem = f"ends captions with token {config.eos_token_id} of {config.vocab_size}, this tokenizer with {ids[-1]}"
+    elif isinstance(clip, Siglip) and found.special_tokens_mask[0]:
+        problem = f"starts captions with their first word, this tokenizer with token {ids[0]}"
+    if problem:
+        raise ValueError(f"{clip.name} {problem}: give its own as tokenizer=")
 
 
 def own_defaults(folder):
@@ -148,7 +160,7 @@ def check_weights(model, report, name):
     """ValueError where the checkpoint lacks a weight, or one is NaN or infinite."""
     absent = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if absent:
-        raise ValueError(f"{name} lacks {len(absent)} weights of a CLIP, the first is {absent[0]}: get a whole CLIP checkpoint")
+        raise ValueError(f"{name} lacks {len(absent)} weights of its model, the first is {absent[0]}: get a whole checkpoint")
     bad = [key for key, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if bad:
         raise ValueError(f"{name}: {len(bad)} weights hold NaN or infinity, the first is {bad[0]}: get the checkpoint again")

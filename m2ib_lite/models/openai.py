@@ -12,6 +12,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 MERGES = 49152 - 256 - 2  # of the lines of the BPE file OpenAI uses so many, after the first
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # which a saved TorchScript brings along
 HEAD = 64  # the width of an attention head in all of OpenAI's models
+WIDEST = 1024  # the image tower of its ViT-L; the heads of open_clip's wider ones are not 64 wide
 TELLING = (  # the weights whose shapes tell the configuration
     "visual.conv1.weight",
     "visual.positional_embedding",
@@ -48,7 +49,7 @@ def read_model(path, dtype):
     """A file with the state dict of one of OpenAI's ViTs -> CLIPModel, what was loaded of it, and its image processor.
 
     QuickGELU, as OpenAI's; an open_clip checkpoint has the same names and may want GELU, which no weight tells.
-    ValueError for a TorchScript archive, for a pickle that holds more than tensors, for a ResNet, and for other weights.
+    ValueError for a TorchScript archive, for a pickle that holds more than tensors, for a ResNet, for other widths and weights.
     """
     state = read_state(path)
     config = configuration(state, path)
@@ -93,8 +94,13 @@ def configuration(state, path):
     convolution, image_positions, positions, (vocabulary, _), projection = (state[name].shape for name in TELLING[:5])
     patch, grid = convolution[-1], round((image_positions[0] - 1) ** 0.5)
     vision = dict(tower_sizes(state, "visual.transformer"), image_size=grid * patch, patch_size=patch)
+    text = tower_sizes(state, "transformer")
+    widths = vision["hidden_size"], text["hidden_size"]
+    if widths[0] > WIDEST or not all(width and width % HEAD == 0 for width in widths):
+        towers = f"its towers are {widths[0]} and {widths[1]} wide"
+        raise ValueError(f"{path} is not one of OpenAI's ViTs ({towers}): convert it to the Hugging Face layout")
     ids = dict(vocab_size=vocabulary, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1)
-    text = dict(tower_sizes(state, "transformer"), max_position_embeddings=positions[0], **ids)
+    text |= dict(max_position_embeddings=positions[0], **ids)
     return CLIPConfig(vision_config=vision, text_config=text, projection_dim=projection[1])
 
 

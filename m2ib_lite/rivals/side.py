@@ -37,7 +37,7 @@ class Side:
         return [row[content] for row, content in zip(scores, self.content, strict=True)]
 
     def singles(self):
-        """Each pair as a Side of its own, a caption without its padding."""
+        """Each pair as a Side of its own, a CLIP's caption without its padding, which a SigLIP reads."""
         for b in range(len(self.inputs)):
             one, cut = slice(b, b + 1), slice(None if self.is_image else self.pooled[b] + 1)
             rows = dict(target=self.target[one], pooled=self.pooled[one])
