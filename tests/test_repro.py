@@ -100,6 +100,12 @@ def test_pairs_that_one_method_lacks_are_left_out_of_the_comparison(tmp_path):
     assert {row["pairs"] for row in report.rows} == {11}
 
 
+def test_one_pair_is_shown_and_settles_nothing(tmp_path):
+    report = Report("01_x", tmp_path, tmp_path, **MODEL)
+    report.compare(scores(M2IB=[1.0], nib=[0.0]), "gain, text, scenes", "gains more")
+    assert [row["held"] for row in report.rows] == ["", "", "too few pairs"]
+
+
 def test_a_single_claim_shows_its_interval():
     row = dict(claim="c", number="n", mean=0.5, low=0.25, high=0.75, pairs=30, held="held")
     (summary,) = claims([row, dict(row, claim="", held="")]).to_dict("records")

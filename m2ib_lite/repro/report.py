@@ -73,12 +73,13 @@ class Report:
         claim: held against a rival where the whole 95% t interval of the paired differences lies above 0.
         """
         wide = table.pivot(index="pair", columns="method", values="value").dropna()[table["method"].unique()]
-        options = dict(tolerance=tolerance, fewest=fewest)
+        interval = metrics.paired_interval if len(wide) > 1 else metrics.bootstrap_interval  # one pair settles nothing
+        options = dict(tolerance=tolerance, fewest=fewest, interval=interval)
         for method in wide:
             self.measure(f"{name}: {method}", wide[method], tolerance=tolerance)
         for rival in wide.columns.drop(OURS):
             better = (wide[rival] - wide[OURS]) if lower else (wide[OURS] - wide[rival])
-            self.measure(f"{name}{AGAINST}{rival}", better, claim, above=0, interval=metrics.paired_interval, **options)
+            self.measure(f"{name}{AGAINST}{rival}", better, claim, above=0, **options)
 
     def check(self):
         """Write the numbers beside the figures.  -> DataFrame.  AssertionError where a number left its tolerance."""
