@@ -29,7 +29,8 @@ EXAMPLES = """
       python -m m2ib_lite evaluate --model testbed --data scenes --count 200 --methods m2ib,nib,random --out build/results
       python -m m2ib_lite evaluate --model openai/clip-vit-base-patch32 --data photos/ --out results --device cuda --batch-size 32
 
-    exit status: 0 done (also with bad pairs), 1 an error, 2 a command line that argparse refuses, 130 interrupted; what is done is always kept.
+    exit status: 0 done (also with bad pairs), 1 an error, 2 an option that does not exist, 130 interrupted; what is done is
+    always kept.
 """
 
 
