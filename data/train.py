@@ -30,7 +30,7 @@ from m2ib_lite.data.backgrounds import PLACES
 from m2ib_lite.data.radiographs import COMBINATIONS, radiograph
 from m2ib_lite.data.scenes import COUNT_WORDS, TEMPLATES, distinct_scenes, kinds, scene
 from m2ib_lite.metrics import recall_at_1
-from m2ib_lite.models import load_model
+from m2ib_lite.models import has_bfloat16, load_model
 
 HERE = Path(__file__).parent
 SPECIAL = ["<pad>", "<unk>", "<bos>", "<eos>"]  # <eos> must not be 2: transformers' CLIP then pools at the highest id
@@ -202,7 +202,7 @@ def rate(step, steps):
 
 def contrastive_loss(model, pixels, ids):
     """The symmetric InfoNCE loss of CLIP over the batch."""
-    with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+    with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=has_bfloat16(pixels.device)):
         images = model.visual_projection(model.vision_model(pixels).pooler_output)
         texts = model.text_projection(model.text_model(ids).pooler_output)
     images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
