@@ -12,7 +12,7 @@ figures: $(VENV)/installed
 	$(KEEP_MEMORY) $(BIN)/python -m m2ib_lite.repro figures $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
 record: $(VENV)/installed
-	-$(KEEP_MEMORY) $(BIN)/python -m m2ib_lite.repro figures  # a number that moved fails there, and is what we want to record
+	-$(KEEP_MEMORY) $(BIN)/python -m m2ib_lite.repro figures DEVICE=cpu  # a number that moved fails there, and is what we want to record
 	$(BIN)/python -m m2ib_lite.repro record
 
 test: $(VENV)/installed

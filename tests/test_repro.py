@@ -170,7 +170,7 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
 MEASURE = """from m2ib_lite.repro import Report, save_figure
 import matplotlib.pyplot as plt
 save_figure(plt.figure(), OUT, "00_x")
-report = Report("00_x", OUT, MODEL=MODEL, N=N)
+report = Report("00_x", OUT, MODEL=MODEL, DEVICE=DEVICE.replace("auto", "cpu"), N=N)
 report.measure("n", [N, N + 1], "n is large", above=0)
 report.check()"""
 
@@ -179,20 +179,21 @@ def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
     folder, out, kept = (tmp_path / name for name in ("notebooks", "out", "kept"))
     for path in (folder, kept / "expected", kept / "figures"):
         path.mkdir(parents=True)
-    write(folder, "00_x", 'MODEL = "testbed"\nN = 1\nOUT = ""', MEASURE)
+    write(folder, "00_x", 'MODEL = "testbed"\nDEVICE = "auto"\nN = 1\nOUT = ""', MEASURE)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
     with pytest.raises(ValueError, match="00_x has no finished run"):
         record(out, folder, kept, readme)
-    assert figures(["N=2"], folder, out) == 0
-    with pytest.raises(ValueError, match="with its own parameters"):
-        record(out, folder, kept, readme)
+    for other in ("N=2", "DEVICE=cuda"):
+        assert figures([other], folder, out) == 0
+        with pytest.raises(ValueError, match="with its own parameters"):
+            record(out, folder, kept, readme)
     assert figures([], folder, out) == 0
     record(out, folder, kept, readme)
     numbers = json.loads((kept / "expected" / "00_x.json").read_text())["testbed"]
     kept_number = dict(value=1.5, low=1.0, high=2.0, tolerance=0.02, pairs=2, claim="n is large", held="too few pairs")
     assert numbers.pop("seconds") >= 1  # starting a kernel takes longer
-    assert numbers == {"parameters": {"MODEL": "testbed", "N": 1}, "numbers": {"n": kept_number}}
+    assert numbers == {"parameters": {"MODEL": "testbed", "DEVICE": "cpu", "N": 1}, "numbers": {"n": kept_number}}
     shown = readme.read_text()
     assert "| 00_x | n is large | too few pairs |" in shown
     assert shown.startswith("before\n")
@@ -211,7 +212,7 @@ def test_notebooks_that_took_longest_start_first_and_new_ones_before_them(tmp_pa
 
 
 def test_kernels_share_the_cores_but_a_users_own_number_stands(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with cores_shared(2):
         assert os.environ["OMP_NUM_THREADS"] == "4"

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import einsum, rearrange
 from transformers.masking_utils import create_causal_mask
 
 
@@ -52,17 +52,24 @@ class Tower:
         return q, k, v, scores.softmax(dim=-1).to(v.dtype)
 
     def last_block(self, hidden, pooled):
-        """What the last block gives at the pooled position (N,), the only place that is read: the queries and the MLP of the
-        others would be wasted.  (N, T, D) -> (N, D)"""
+        """What the last block gives at the pooled position (N,), the only place that is read.  (N, T, D) -> (N, D)
+
+        The queries and the MLP of the others would be wasted, and so would their keys and values: q . (W x) = (W^T q) . x turns
+        the one query, and the mean over positions is taken before W is applied to it.  The bias of the keys adds the same to
+        every score, which the softmax takes out.
+        """
         last, rows = len(self.blocks) - 1, torch.arange(len(hidden), device=hidden.device)
         attend, normed = self.blocks[last].self_attn, self.norms[last](hidden)
-        keys, values = (rearrange(f(normed), "n t (h d) -> n h t d", h=attend.num_heads) for f in (attend.k_proj, attend.v_proj))
-        query = rearrange(attend.q_proj(normed[rows, pooled]), "n (h d) -> n h 1 d", h=attend.num_heads)
-        seen = None
+        weights = attend.k_proj.weight, attend.v_proj.weight, attend.v_proj.bias
+        of_keys, of_values, bias = (rearrange(w, "(h d) ... -> h d ...", h=attend.num_heads) for w in weights)
+        query = rearrange(attend.q_proj(normed[rows, pooled]), "n (h d) -> n h d", h=attend.num_heads)
+        scores = einsum(query, of_keys, "n h d, h d e -> n h e") @ normed.mT * attend.scale
         if self.causal:
-            seen = (torch.arange(hidden.shape[1], device=hidden.device) <= pooled[:, None])[:, None, None]
-        mixed = F.scaled_dot_product_attention(query, keys, values, seen, scale=attend.scale)
-        return self.finish(hidden[rows, pooled][:, None], mixed, last)[:, 0]
+            unseen = torch.arange(hidden.shape[1], device=hidden.device) > pooled[:, None]
+            scores = scores.masked_fill(unseen[:, None], -torch.inf)
+        mixed = scores.float().softmax(dim=-1).to(normed.dtype) @ normed
+        mixed = einsum(mixed, of_values, "n h e, h d e -> n h d") + bias
+        return self.finish(hidden[rows, pooled][:, None], mixed[:, :, None], last)[:, 0]
 
     def finish(self, hidden, mixed, layer):
         """A block's output for its input and what its attention mixed, before the projection.  (N, h, T, d) -> (N, T, D)"""

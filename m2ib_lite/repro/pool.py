@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from tqdm import tqdm
 
 AT_ONCE = 2  # one process on two cores leaves a third of them idle
@@ -32,7 +33,7 @@ def cores_shared(jobs):
     """Processes that start in the block take a share of the cores each, where the user has not said otherwise."""
     chosen = os.environ.get("OMP_NUM_THREADS")
     try:
-        os.environ["OMP_NUM_THREADS"] = chosen or str(max(1, os.cpu_count() // jobs))
+        os.environ["OMP_NUM_THREADS"] = chosen or str(max(1, torch.get_num_threads() // jobs))
         yield
     finally:
         if chosen is None:

@@ -142,13 +142,13 @@ def work(function):
 def least_work(clip, captions=(CAPTION,)):
     """What the method itself asks for: the blocks after `layer` forward and backward to alpha, steps times samples.
 
-    In the last block only the keys and values of every token, and the rest for the one that is read.
+    In the last block only the token that is read; its query reads the others through the weights of the keys and the values.
     """
     lengths, total = [clip.grid[0] * clip.grid[1] + 1, int(clip.tokens(list(captions)).valid.sum())], 0
     for tower, T in zip(clip.towers, lengths, strict=True):
         D, after = tower.project.in_features, len(tower.blocks) - 1 - LAYER
         whole = 2 * T * 12 * D * D + 4 * T * T * D  # four projections, the MLP's two of four times the width, attention
-        last = 2 * (2 * T + 10) * D * D + 4 * T * D
+        last = 2 * 12 * D * D + 4 * tower.blocks[-1].self_attn.num_heads * T * D
         total += 2 * STEPS * SAMPLES * ((after - 1) * whole + last)
     return total
 

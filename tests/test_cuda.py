@@ -1,0 +1,99 @@
+"""The same answers on CUDA as on the CPU; all are skipped where there is no CUDA, as in CI."""
+
+import sys
+
+import pytest
+import torch
+
+from m2ib_lite import explain, load_model
+from m2ib_lite.evaluate import confidence, roar
+from m2ib_lite.metrics import rank_correlation
+from m2ib_lite.rivals import RIVALS
+from m2ib_lite.runs import evaluate_data
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")
+NOT_ENOUGH = 400e6  # bytes; M2IB of 64 scenes takes gigabytes
+DRAWN_THERE = ("rise", "random")  # by the device's own generators, which differ from the CPU's
+
+
+@pytest.fixture(scope="module")
+def there():
+    return load_model("testbed", device="cuda")
+
+
+@pytest.fixture(scope="module")
+def asked(pairs):
+    return [pair.image for pair in pairs], [pair.caption for pair in pairs]
+
+
+@pytest.fixture
+def same_noise(monkeypatch):
+    """Noise of the CPU's generators on every device."""
+    module = sys.modules["m2ib_lite.explain"]
+    drawn_on_cpu = module.noise_source
+
+    def noise_source(seed, inputs, *rest):
+        draw = drawn_on_cpu(seed, inputs.cpu(), *rest)
+        return lambda: draw().to(inputs.device)
+
+    monkeypatch.setattr(module, "noise_source", noise_source)
+
+
+def least_agreement(a, b):
+    """The lowest Spearman of a pair's two maps, over both modalities."""
+    maps = [*zip(a.image_maps, b.image_maps, strict=True), *zip(a.text_maps, b.text_maps, strict=True)]
+    return min(rank_correlation(*(x.flatten().cpu() for x in two)) for two in maps)
+
+
+def test_m2ib_finds_the_same_with_the_same_noise(clip, there, asked, same_noise):
+    one, other = (explain(model, *asked, progress=False) for model in (clip, there))
+    assert other.image_maps.device.type == other.text_maps[0].device.type == "cuda"
+    assert least_agreement(one, other) > 0.99
+
+
+def test_m2ib_is_the_same_alone_in_a_batch_and_again(there, asked):
+    batch, again = (explain(there, *asked, progress=False) for _ in range(2))
+    alone = explain(there, asked[0][1], asked[1][1], progress=False)
+    assert least_agreement(batch, again) > 0.999
+    torch.testing.assert_close(alone.image_maps[0], batch.image_maps[1], rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(alone.text_maps[0], batch.text_maps[1], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_every_rival_runs_and_those_without_own_draws_agree(clip, there, asked, name):
+    found = RIVALS[name](there, *asked, progress=False)
+    assert found.image_maps.device.type == found.text_maps[0].device.type == "cuda"
+    if name in DRAWN_THERE:
+        return
+    here = RIVALS[name](clip, *asked, progress=False)
+    if name == "kernelshap":  # in bfloat16 there, and here where the processor has it
+        assert least_agreement(here, found) > 0.95
+    else:
+        for one, other in zip((here.image_maps, *here.text_maps), (found.image_maps, *found.text_maps), strict=True):
+            torch.testing.assert_close(other.cpu(), one, rtol=1e-2, atol=1e-3 * one.abs().max().item())
+
+
+def test_maps_are_worth_the_same(clip, there, asked, pairs):
+    tables = []
+    for model in (clip, there):
+        maps = RIVALS["chefer"](model, *asked, progress=False)
+        tables += [confidence(model, maps, pairs), roar(model, [maps], seeds=1, progress=False)]
+    for one, other in zip(tables[:2], tables[2:], strict=True):
+        assert other["value"].to_numpy() == pytest.approx(one["value"].to_numpy(), rel=0.02, abs=0.02)
+
+
+def test_out_of_gpu_memory_halves_the_batch(tmp_path):
+    def run(out, batch_size):
+        summary, bad = evaluate_data("testbed", "scenes", tmp_path / out, count=64, device="cuda", batch_size=batch_size)
+        assert bad.empty
+        return summary["mean"].to_numpy()
+
+    in_eights = run("eights", 8)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(NOT_ENOUGH / torch.cuda.mem_get_info()[1])
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(int(2 * NOT_ENOUGH), dtype=torch.uint8, device="cuda")
+        torch.testing.assert_close(run("sixty_four", 64), in_eights, rtol=0.05, atol=0.05)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
