@@ -13,8 +13,6 @@ from transformers import CLIPModel
 from m2ib_lite.data.radiographs import COMBINATIONS
 
 SCRIPT = Path(__file__).parents[1] / "data" / "train.py"
-
-
 STEPS = 8  # torch's Muon multiplies in bfloat16, 3 s a step on a processor that cannot
 
 
