@@ -412,12 +412,8 @@ def kill_in_its_work(command, out, rng):
 
 
 def test_a_process_killed_at_random_moments_ends_with_the_table_of_an_unbroken_one(tmp_path, request):
-    kills, rng, whole, broken = (
-        request.config.getoption("--kills"),
-        np.random.default_rng(0),
-        tmp_path / "whole",
-        tmp_path / "broken",
-    )
+    kills, rng = request.config.getoption("--kills"), np.random.default_rng(0)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
     options = f"--data scenes --count {2 * kills} --methods chefer,random,m2ib --steps 2 --samples 2 --shard 1 --device cpu"
     command = ["evaluate", "--model", "testbed", *options.split(), "--out"]
     main([*command, str(whole)])

@@ -1,16 +1,16 @@
 """Seconds, passes and floating-point work a pair: the naive published procedure, ours, and some rivals, on one machine.
 
-python tests/benchmarks/speed.py --json speed.json      # about 15 minutes on 2 cores; --device cuda, --dtype bfloat16
+python tests/benchmarks/speed.py --json speed.json      # about 25 minutes on 2 cores; --device cuda, --dtype bfloat16
 
 A CLIP of exactly the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both
 modalities.  The rows from `naive` to `ours` leave out more and more of what is not needed, for the same maps; those with 4
 antithetic samples do less, for maps that agree as well over seeds (see quality.py).  All rows are timed in turn within one process,
-each `--repeats` times; medians are printed, ratios against `naive`.
+each `--repeats` times, a short one as often as fits in SPAN seconds.  Printed are medians, and those of the ratios against the
+`naive` of the same turn, with the least and the greatest: the speed of a shared machine comes and goes.
 """
 
 import argparse
 import json
-import statistics
 import time
 
 import pandas as pd
@@ -29,6 +29,7 @@ from m2ib_lite.models import Clip, Tower, pick_device
 from m2ib_lite.rivals import RIVALS
 
 LAYER, BETA, SIGMA2, STEPS, SAMPLES, SEED = 9, 0.1, 1.0, 10, 10, 0
+SPAN = 10  # seconds
 RISE_SHARE = 20  # RISE is timed with 2,000 / 20 masks and its time multiplied: it is linear in them
 CAPTION = "we can see two mice and a piece of cheese on the grass"
 
@@ -122,14 +123,16 @@ def rows(clip):
 
 
 def timed(function, device):
-    """-> seconds, what the function gave"""
+    """-> the mean seconds of the runs that begin within SPAN seconds, what the last gave"""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    result = function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start, result
+    start, seconds, runs = time.perf_counter(), 0, 0
+    while seconds < SPAN:
+        result, runs = function(), runs + 1
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    return seconds / runs, result
 
 
 def work(function):
@@ -168,9 +171,10 @@ def main():
         for name, (function, pairs, factor) in asked.items():
             seconds, results[name] = timed(function, device)
             times[name].append(seconds * factor / pairs)
-    least, medians = least_work(clip), {name: statistics.median(values) for name, values in times.items()}
-    table = pd.DataFrame({"seconds a pair": medians})
-    table["times faster than naive"] = medians["naive"] / table["seconds a pair"]
+    times, least = pd.DataFrame(times), least_work(clip)
+    faster = times.rdiv(times["naive"], axis=0)
+    table = pd.DataFrame({"seconds a pair": times.median(), "times faster than naive": faster.median()})
+    table["least"], table["greatest"] = faster.min(), faster.max()
     counted = {name: work(asked[name][0]) for name in ("naive", "ours, one pair")}  # torch cannot count within Captum
     table["times the least work"] = pd.Series(counted) / least
     (image_map, text_map), fast = results["naive"], results["ours, one pair"]
