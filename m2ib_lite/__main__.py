@@ -53,7 +53,8 @@ def parser():
     summary = "score attribution methods on every pair of a data set"
     one = commands.add_parser("evaluate", help=summary, description=cleandoc(EVALUATE), epilog=cleandoc(EXAMPLES), **page)
     add = one.add_argument
-    add("--model", required=True, help='"testbed", "radiographs", a checkpoint folder, or a name on the hub')
+    models = "a checkpoint folder, a name on the hub, or a file with a state dict of OpenAI's"
+    add("--model", required=True, help=f'"testbed", "radiographs", {models}')
     add("--tokenizer", metavar="PATH", help="for a model that brings none: a folder, a name on the hub, or OpenAI's BPE file")
     add("--data", required=True, help='"scenes", "radiographs", "photographs", or a path (see m2ib_lite.data.load_pairs)')
     add("--root", metavar="FOLDER", help="where the images of a table lie (default: the table's folder)")
@@ -88,6 +89,8 @@ def main(arguments):
         summary, bad = evaluate_data(**options)
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         sys.exit(f"error: {error}")
+    except MemoryError:
+        sys.exit("error: the machine's memory is full: make room, then give the same command to go on")
     except KeyboardInterrupt:
         print("stopped; what is done is kept: give the same command to go on", file=sys.stderr)
         sys.exit(130)

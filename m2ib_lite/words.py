@@ -25,8 +25,11 @@ def whole_words(caption, tokens):
                 words.append("")
             inside = touched[-1]
             words[-1] = caption[begin : inside[1]]
-        waits = not letters and (token or not words)  # a space alone belongs to the word that it stands before
-        places.append(len(words) if waits else len(words) - 1)
+            places.append(len(words) - 1)
+        elif token or not places:
+            places.append(len(words))  # a space alone belongs to the word that it stands before
+        else:
+            places.append(places[-1])  # one more token of the same character
     words = words or [caption.strip()]
     return words, [min(place, len(words) - 1) for place in places]
 

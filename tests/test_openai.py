@@ -139,7 +139,11 @@ def test_a_file_that_is_torn_is_refused(tmp_path, name):
         (lambda state: state | {"visual.resblocks.0.ls_1.gamma": torch.zeros(3)}, r"does not have, such as visual\.resblocks"),
         (lambda state: state | {FC.format("visual."): torch.zeros(320, 80)}, r"\(its towers are 80 and 64 wide\): convert it"),
         (lambda state: state | {FC.format("visual."): torch.zeros(5120, 1280)}, "not one of OpenAI's ViTs .* are 1280 and 64 wide"),
-        (lambda state: state | {FC.format(""): torch.zeros(0, 0)}, "128 and 0 wide"),
+        (lambda state: state | {FC.format(""): torch.zeros(0, 0)}, r"has no transformer\.resblocks\.0\.mlp\.c_fc\.weight of 2 dim"),
+        (lambda state: state | {"visual.conv1.weight": 3}, r"has no visual\.conv1\.weight of 4 dimensions"),
+        (lambda state: state | {"visual.conv1.weight": torch.zeros(128, 3, 0, 0)}, r"has no visual\.conv1\.weight of 4 dim"),
+        (lambda state: state | {"visual.positional_embedding": torch.zeros(0, 128)}, r"has no visual\.positional_embedding"),
+        (lambda state: state | {"token_embedding.weight": torch.zeros(3)}, r"has no token_embedding\.weight of 2 dimensions"),
         (lambda state: state | {"ln_final.bias": torch.full((64,), torch.nan)}, "NaN or infinity"),
     ],
 )

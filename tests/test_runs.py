@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -137,6 +138,27 @@ def test_pairs_of_a_table_and_their_torn_picture(folder, capsys):
     assert "bad pairs: not read 1" in capsys.readouterr().out
 
 
+def test_a_line_with_half_a_character_is_a_row_like_any_other_bad_pair(folder, run):
+    load_pairs("scenes")[0].image.save(folder / "a.png")
+    whole = {"image": "a.png", "caption": "an owl"}
+    lines = [whole, whole | {"id": "\ud800"}, whole | {"image": "\udfff.png"}, whole | {"id": "the last"}]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    table = run(data=folder / "captions.jsonl", count=None)
+    errors = table[table["error"].notna()].set_index("pair")["error"]
+    assert list(errors.index) == ["captions.jsonl, line 2", "captions.jsonl, line 3"]
+    assert errors.str.contains("half a character").all()
+    assert set(table.loc[table["error"].isna(), "pair"]) == {"a.png", "the last"}
+
+
+def test_rows_in_memory_are_known_again_by_what_they_say(run):
+    rows = [{"image": pair.image, "caption": pair.caption} for pair in load_pairs("scenes", 3)]
+    first = run(data=rows, count=None)
+    again = [{**row, "image": row["image"].copy()} for row in rows]  # elsewhere in memory, as in another process
+    assert_frame_equal(run(data=again, count=None), first)
+    with pytest.raises(ValueError, match="data digest was"):
+        run(data=[{**row, "caption": "an owl"} for row in rows], count=None)
+
+
 def test_a_map_that_is_not_finite_is_an_error_of_its_pair_alone(run, monkeypatch):
     find, dark = METHODS["chefer"], load_pairs("scenes")[3].caption
 
@@ -193,14 +215,19 @@ def test_what_fails_for_every_pair_is_refused_before_the_first(run, folder):
     run(methods=["random"])  # a command that failed at once binds no other
 
 
-def test_a_full_disk_is_no_fault_of_a_pair(run, changed):
+def test_a_fault_of_the_machine_is_none_of_a_pair(run, folder, changed):
     full = OSError(errno.ENOSPC, "No space left on device")
     named = OSError(f"pair 'a' (line 2): {full}")
     named.__cause__ = full  # as load_pairs names the pair
-    for error in (full, named):
+    for error in (full, named, OSError(errno.EMFILE, "Too many open files"), MemoryError()):
         changed({1: error})
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(type(error), match=re.escape(str(error))):
             run()
+    with pytest.raises(SystemExit) as stopped:
+        main(quick_command(folder))
+    assert "memory is full: make room, then give the same command" in stopped.value.code
+    changed({})
+    assert run()["error"].isna().all()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")

@@ -24,6 +24,7 @@ from m2ib_lite.words import join_scores, whole_words
         ("semi-dry", ["se", "mi-d", "ry"], ["semi-dry"], [0, 0, 0]),
         ("'twas", ["'tw", "as"], ["'twas"], [0, 0]),
         ("$$", [""], ["$$"], [0]),
+        ("ab\u00a0cd", ["ab", "\u00a0", "", "cd"], ["ab", "cd"], [0, 1, 1, 1]),  # a space of two tokens
     ],
 )
 def test_pieces_are_joined_to_the_words_they_come_from(caption, tokens, words, places):

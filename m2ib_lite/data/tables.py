@@ -166,6 +166,9 @@ def json_rows(path):
             row, problem = {}, "it is not a JSON object: write one a line"
             try:
                 row = json.loads(line)
+                json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError:  # JSON can say "\ud800", which no table of results can hold
+                row, problem = {}, "it holds half a character (a surrogate): write the whole one"
             except (ValueError, RecursionError) as error:
                 problem = f"it is not JSON ({error}): write one object a line"
             yield number, *((row, "") if isinstance(row, dict) and row else ({}, problem))

@@ -13,15 +13,15 @@ MERGES = 49152 - 256 - 2  # of the lines of the BPE file OpenAI uses so many, af
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # which a saved TorchScript brings along
 HEAD = 64  # the width of an attention head in all of OpenAI's models
 WIDEST = 1024  # the image tower of its ViT-L; the heads of open_clip's wider ones are not 64 wide
-TELLING = (  # the weights whose shapes tell the configuration
-    "visual.conv1.weight",
-    "visual.positional_embedding",
-    "positional_embedding",
-    "token_embedding.weight",
-    "text_projection",
-    "visual.transformer.resblocks.0.mlp.c_fc.weight",
-    "transformer.resblocks.0.mlp.c_fc.weight",
-)
+TELLING = {  # the weights whose shapes tell the configuration, and how many dimensions they have
+    "visual.conv1.weight": 4,
+    "visual.positional_embedding": 2,
+    "positional_embedding": 2,
+    "token_embedding.weight": 2,
+    "text_projection": 2,
+    "visual.transformer.resblocks.0.mlp.c_fc.weight": 2,
+    "transformer.resblocks.0.mlp.c_fc.weight": 2,
+}
 TORCHSCRIPT = """{path} is a TorchScript archive, which holds code. If you trust it, save its weights alone and load those:
 import torch
 torch.save(torch.jit.load({path!r}, map_location="cpu").state_dict(), "weights.pt")"""
@@ -72,7 +72,8 @@ def read_state(path):
         reason = f"{path} cannot be read as tensors alone, and nothing else of a file is run"
         raise ValueError(f"{reason}: save the model's state_dict() with torch.save ({str(error).splitlines()[0]})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+    weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor) and name not in NOT_WEIGHTS}
+    return {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
 
 
 def is_torchscript(path):
@@ -87,16 +88,18 @@ def configuration(state, path):
     """The CLIPConfig that the shapes of a state dict tell.  ValueError where they tell none."""
     if "visual.layer1.0.conv1.weight" in state:
         raise ValueError(f"{path} is a CLIP with a ResNet, which has no patches to explain: give one of the ViTs")
-    absent = [name for name in TELLING if name not in state]
+    shapes = {name: state[name].shape for name in TELLING if name in state and state[name].numel()}
+    absent = [name for name, dimensions in TELLING.items() if len(shapes.get(name, ())) != dimensions]
     if absent:
         layout = "a checkpoint of the Hugging Face layout is given as its folder"
-        raise ValueError(f"{path} has no {absent[0]}, so it is no state dict of OpenAI's CLIP; {layout}")
-    convolution, image_positions, positions, (vocabulary, _), projection = (state[name].shape for name in TELLING[:5])
+        wanted = f"{absent[0]} of {TELLING[absent[0]]} dimensions"
+        raise ValueError(f"{path} has no {wanted}, so it is no state dict of OpenAI's CLIP; {layout}")
+    convolution, image_positions, positions, (vocabulary, _), projection, *_ = shapes.values()
     patch, grid = convolution[-1], round((image_positions[0] - 1) ** 0.5)
     vision = dict(tower_sizes(state, "visual.transformer"), image_size=grid * patch, patch_size=patch)
     text = tower_sizes(state, "transformer")
     widths = vision["hidden_size"], text["hidden_size"]
-    if widths[0] > WIDEST or not all(width and width % HEAD == 0 for width in widths):
+    if widths[0] > WIDEST or any(width % HEAD for width in widths):
         towers = f"its towers are {widths[0]} and {widths[1]} wide"
         raise ValueError(f"{path} is not one of OpenAI's ViTs ({towers}): convert it to the Hugging Face layout")
     ids = dict(vocab_size=vocabulary, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1)

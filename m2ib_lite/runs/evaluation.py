@@ -7,6 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data import load_pairs
+from ..data.load import name_of
 from ..evaluate import METHODS, digest, method_options, sources
 from ..explain import check_positive
 from ..models import load_model
@@ -43,7 +44,8 @@ def evaluate_data(
 ):
     """Every metric of `scores` for every pair of `data` and every method, into the folder `out`; goes on where a run was cut off.
 
-    model, tokenizer, device, dtype: as load_model; data, count, seed, root: as load_pairs; ours: M2IB's options, as explain.
+    model, tokenizer, device, dtype: as load_model; data, count, seed, root: as load_pairs, rows with columns image and
+    caption; ours: M2IB's options, as explain.
     Memory is bounded by the `shard` pairs that are written at once.  out/scores holds the rows, those of `tidy` with an error:
     a bad pair has one that says why.  out/manifest.json: what they depend on.  Stopped at any moment, even by a crash of the
     machine, and called again, it ends with the rows of an unbroken run; broken files are made again.  -> `summarise`, the means
@@ -56,7 +58,7 @@ def evaluate_data(
         raise ValueError(f"{', '.join(ours)}: only M2IB takes that, so add m2ib to the methods")
     options = {name: options for name, options in method_options(seed, **ours).items() if name in names}
     pairs, clip = load_pairs(data, count, seed, root), load_model(str(model), device, getattr(torch, dtype), tokenizer)
-    places = dict(model=model, tokenizer=tokenizer, data=data, root=root)
+    places = dict(model=model, tokenizer=tokenizer, data=name_of(data), root=root)
     settings = {name: place and str(place) for name, place in places.items()} | dict(seed=seed, dtype=dtype)
     settings |= dict(batch_size=batch_size, shard=shard, methods=options)
     with store.only_run(folder):

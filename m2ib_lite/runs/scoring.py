@@ -13,7 +13,7 @@ from ..data import Pair
 from ..evaluate import METHODS, confidence, localisation, occurrences
 from ..models import Clip
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def scores(clip, name, pairs, options):
@@ -38,8 +38,10 @@ def failure(pair_id, error, method=None):
 
 
 def described(error):
-    """What a row says of an exception; raises it again where it is no fault of a pair: a full disk, a broken device."""
-    if isinstance(error, torch.AcceleratorError) or NO_ROOM & {getattr(e, "errno", None) for e in (error, error.__cause__)}:
+    """What a row says of an exception; raises it again where it is no fault of a pair but of the machine, which another start may
+    find well: a full disk or memory, too many open files, a broken device."""
+    numbers = {getattr(e, "errno", None) for e in (error, error.__cause__)}
+    if isinstance(error, torch.AcceleratorError | MemoryError) or OF_THE_MACHINE & numbers:
         raise error
     return f"{type(error).__name__}: {error}"
 
