@@ -44,8 +44,7 @@ def evaluate_data(
 ):
     """Every metric of `scores` for every pair of `data` and every method, into the folder `out`; goes on where a run was cut off.
 
-    model, tokenizer, device, dtype: as load_model; data, count, seed, root: as load_pairs, rows with columns image and
-    caption; ours: M2IB's options, as explain.
+    model, tokenizer, device, dtype: as load_model; data (rows: image, caption), count, seed, root: as load_pairs; ours: as explain.
     Memory is bounded by the `shard` pairs that are written at once.  out/scores holds the rows, those of `tidy` with an error:
     a bad pair has one that says why.  out/manifest.json: what they depend on.  Stopped at any moment, even by a crash of the
     machine, and called again, it ends with the rows of an unbroken run; broken files are made again.  -> `summarise`, the means
