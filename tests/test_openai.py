@@ -63,6 +63,7 @@ def test_a_state_dict_becomes_the_same_model(original, tmp_path, name):
 def test_what_training_and_torchscript_leave_around_the_weights_is_taken_off(original, tmp_path):
     state = {f"module.{name}": weight for name, weight in original.state_dict().items()}
     same(load(save({"epoch": 3, "state_dict": state}, tmp_path / "trained.pt")), original)
+    same(load(save(state | {"epoch": 3}, tmp_path / "flat.pt")), original)
     counts = dict(input_resolution=torch.tensor(56), context_length=torch.tensor(77), vocab_size=torch.tensor(49408))
     same(load(save(original.state_dict() | counts, tmp_path / "unscripted.pt")), original)
 
