@@ -25,12 +25,12 @@ lab: $(VENV)/installed
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 testbed: $(VENV)/installed
-	$(BIN)/python data/sprites/make_sprites.py
-	$(KEEP_MEMORY) $(BIN)/python data/train.py
-	$(KEEP_MEMORY) $(BIN)/python data/train.py radiographs
-	$(BIN)/python data/tune.py
-	$(BIN)/python data/tune.py radiographs
-	cd data && shasum -a 256 sprites/sprites.* models/*/*.safetensors models/*/*.json > SHA256SUMS
+	$(BIN)/python data/testbed/sprites/make_sprites.py
+	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py
+	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py radiographs
+	$(BIN)/python data/testbed/tune.py
+	$(BIN)/python data/testbed/tune.py radiographs
+	cd data && shasum -a 256 testbed/sprites/sprites.* models/*/*.safetensors models/*/*.json > SHA256SUMS
 
 clean:
 	rm -rf $(VENV) build .hypothesis .pytest_cache .ruff_cache *.egg-info

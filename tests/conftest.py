@@ -1,8 +1,8 @@
 import pytest
 from families import tiny_clip
+from scenes import scenes
 
 from m2ib_lite import load_model
-from m2ib_lite.data import scenes
 
 
 def pytest_addoption(parser):

@@ -13,9 +13,10 @@ from hostile import Hostile
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scenes import scenes
 
 from m2ib_lite import explain, load_model
-from m2ib_lite.data import load_pairs, open_image, scenes
+from m2ib_lite.data import load_pairs, open_image
 
 SLOW = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 QUICK = settings(SLOW, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

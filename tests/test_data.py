@@ -4,11 +4,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from backgrounds import PLACES
 from PIL import Image
+from scenes import _phrase, distinct_scenes, held_out, kinds, scene, scenes
 
-from m2ib_lite.data import distinct_scenes, open_image, scenes
-from m2ib_lite.data.backgrounds import PLACES
-from m2ib_lite.data.scenes import _phrase, held_out, kinds, scene
+from m2ib_lite.data import open_image
 
 LABELS = [row["singular"].split()[-1] for row in kinds()]
 

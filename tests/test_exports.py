@@ -9,9 +9,9 @@ import pytest
 import torch
 from matplotlib.colors import Normalize
 from PIL import Image
+from radiographs import radiographs
 
 from m2ib_lite import Attribution, exports, load_model
-from m2ib_lite.data import radiographs
 from m2ib_lite.exports import save_segments, table
 from m2ib_lite.plots import draw_heat
 

@@ -6,8 +6,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "m2ib_lite"
-LOWER = ["hooks", "bottleneck", "metrics", "words", "models", "data", "attribution", "explain", "segments", "rivals", "evaluate"]
-ORDER = [*LOWER, "runs", "plots", "exports", "repro", "__init__", "__main__"]
+LOWER = [
+    "files",
+    "hooks",
+    "bottleneck",
+    "metrics",
+    "words",
+    "models",
+    "data",
+    "attribution",
+    "explain",
+    "segments",
+    "rivals",
+    "evaluate",
+]
+ORDER = ["files", *LOWER, "runs", "plots", "exports", "repro", "__init__", "__main__"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from radiographs import radiographs
+from scenes import scenes
 
 from m2ib_lite import explain
-from m2ib_lite.data import Box, Pairs, load_pairs, open_image, radiographs, readable, scenes
+from m2ib_lite.data import Box, Pairs, load_pairs, open_image, readable
 from m2ib_lite.evaluate.localise import localisation
 from m2ib_lite.words import whole_words
 

@@ -52,6 +52,6 @@ def test_readme_shows_the_recorded_numbers():
 def test_the_data_are_those_that_are_listed():
     listed = dict(line.split("  ")[::-1] for line in (ROOT / "data" / "SHA256SUMS").read_text().splitlines())
     models = {str(path.relative_to(ROOT / "data")) for path in ROOT.glob("data/models/*/*.safetensors")}
-    assert {"sprites/sprites.png", "sprites/sprites.csv"} | models <= set(listed)
+    assert {"testbed/sprites/sprites.png", "testbed/sprites/sprites.csv"} | models <= set(listed)
     for name, digest in listed.items():
         assert hashlib.sha256((ROOT / "data" / name).read_bytes()).hexdigest() == digest, name

@@ -3,10 +3,8 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-
-from m2ib_lite.data import one_of_each, radiographs
-from m2ib_lite.data.chest import Chest
-from m2ib_lite.data.radiographs import COMBINATIONS, _generator, radiograph
+from chest import Chest
+from radiographs import COMBINATIONS, _generator, one_of_each, radiograph, radiographs
 
 MIDDLE = 56
 ENOUGH = 24  # grey levels that a finding's border may change

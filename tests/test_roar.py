@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scenes import scenes
 from test_degrade import part
 from test_explain import state
 
 from m2ib_lite import load_model
-from m2ib_lite.data import scenes
 from m2ib_lite.evaluate import attribute, roar
 from m2ib_lite.evaluate.roar import embed_pairs, info_nce, loss_after, parts
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from radiographs import COMBINATIONS
 from transformers import CLIPModel
 
-from m2ib_lite.data.radiographs import COMBINATIONS
-
-SCRIPT = Path(__file__).parents[1] / "data" / "train.py"
+SCRIPT = Path(__file__).parents[1] / "data" / "testbed" / "train.py"
 STEPS = 8  # torch's Muon multiplies in bfloat16, 3 s a step on a processor that cannot
 
 

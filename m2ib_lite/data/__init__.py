@@ -3,20 +3,6 @@
 from .collection import Pairs, readable
 from .images import Images, open_image
 from .load import load_pairs
-from .pairs import Box, Pair
-from .radiographs import one_of_each, radiographs
-from .scenes import distinct_scenes, scenes
+from .pairs import Box, Pair, hull
 
-__all__ = [
-    "Box",
-    "Images",
-    "Pair",
-    "Pairs",
-    "distinct_scenes",
-    "load_pairs",
-    "one_of_each",
-    "open_image",
-    "radiographs",
-    "readable",
-    "scenes",
-]
+__all__ = ["Box", "Images", "Pair", "Pairs", "hull", "load_pairs", "open_image", "readable"]

@@ -1,7 +1,7 @@
 """One function for all data: generated, listed in a table, or rows of a dataset."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
@@ -11,16 +11,14 @@ import numpy as np
 from ..models import TESTBED
 from .collection import Pairs
 from .mscxr import read_mscxr
-from .radiographs import radiograph
 from .rows import read_rows
-from .scenes import scene
 from .tables import csv_columns, read_captions, read_folder, read_tsv
 
-GENERATORS = {"scenes": scene, "radiographs": radiograph}
-GENERATED = 100  # pairs, where no count is given
+SHIPPED = ("scenes", "radiographs", "retrieval")  # folders beside the models, drawn with SEED by data/testbed/draw.py
+SEED = 1
 
 
-def load_pairs(source, count=None, seed=0, root=None, image="image", caption="caption"):
+def load_pairs(source, count=None, seed=None, root=None, image="image", caption="caption"):
     """Pairs of an image and a caption, each read when it is asked for.  -> Pairs
 
     source: "scenes" or "radiographs", drawn with `seed`; "photographs", a dozen that installed packages bring; a folder with
@@ -33,16 +31,19 @@ def load_pairs(source, count=None, seed=0, root=None, image="image", caption="ca
     """
     if count is not None and (not isinstance(count, Integral) or count < 1):
         raise ValueError(f"count is {count!r}: give a whole number above zero, or None for all")
-    if not isinstance(seed, Integral) or seed < 0:
+    if seed is not None and (not isinstance(seed, Integral) or seed < 0):
         raise ValueError(f"seed is {seed!r}: give a whole number, zero or more")
-    if isinstance(source, str) and source in GENERATORS:
-        return Pairs([Drawn(source, index, seed) for index in range(count or GENERATED)])
+    if isinstance(source, str) and source in SHIPPED:
+        if seed not in (None, SEED):
+            command = f"python data/testbed/draw.py {source} --seed {seed} --count {count or 100} --out FOLDER"
+            raise ValueError(f"{source} are shipped as drawn with seed {SEED}: draw others with `{command}`, and give the folder")
+        return Pairs(read_captions(TESTBED / source / "metadata.jsonl")[:count])
     records = find_records(source, root and Path(root), image, caption)
     if not records:
         raise ValueError(f"{name_of(source)} has no pairs: give it at least one")
     if count and count > len(records):
         warnings.warn(f"{name_of(source)} has {len(records)} pairs, not {count}: all of them are taken", stacklevel=2)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(records))[:count])
+    chosen = np.sort(np.random.default_rng(seed or 0).permutation(len(records))[:count])
     return Pairs([records[i] for i in chosen])
 
 
@@ -56,7 +57,7 @@ def find_records(source, root, image, caption):
         return photographs()
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"no data {str(source)!r}: give {', '.join(GENERATORS)}, photographs, or the path of existing data")
+        raise FileNotFoundError(f"no data {str(source)!r}: give {', '.join(SHIPPED)}, photographs, or the path of existing data")
     if path.is_dir():
         return read_folder(path, root)
     kinds = {".csv": read_csv, ".jsonl": read_captions, ".tsv": read_tsv}
@@ -81,28 +82,3 @@ def photographs():
 def name_of(source):
     """How messages call a source."""
     return str(source) if isinstance(source, str | Path) else type(source).__name__
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A test pair of a generator."""
-
-    kind: str
-    index: int
-    seed: int
-
-    @property
-    def id(self):
-        return f"{self.kind}-test-{self.seed}-{self.index}"
-
-    @property
-    def where(self):
-        return "drawn when asked for"
-
-    def content(self):
-        """All that it is drawn from."""
-        return self.id
-
-    def read(self):
-        """The pair, drawn anew each time."""
-        return GENERATORS[self.kind](self.index, self.seed)

@@ -3,9 +3,12 @@
 import csv
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as shown
+
+import numpy as np
+from PIL import Image
 
 from ..models import check_caption
 from .boxes import check_words, fit, parse_boxes
@@ -32,6 +35,7 @@ class Listed:
     boxes: tuple[Box, ...] = ()
     drawn_in: tuple[int, int] | None = None
     problem: str = ""
+    mask: str = ""
 
     def read(self):
         """The pair, its image opened.  ValueError or OSError where it is bad."""
@@ -40,7 +44,11 @@ class Listed:
         check_caption(self.caption)
         check_words(self.boxes, self.caption)
         image = open_url(self.image) if "://" in self.image else open_image(self.folder / self.image)
-        return Pair(image, self.caption, fit(self.boxes, self.drawn_in or image.size, image.size), self.id)
+        boxes = fit(self.boxes, self.drawn_in or image.size, image.size)
+        if self.mask:
+            labels = np.asarray(Image.open(self.folder / self.mask))
+            boxes = [replace(box, mask=labels >> k & 1 == 1) for k, box in enumerate(boxes)]
+        return Pair(image, self.caption, boxes, self.id)
 
     def content(self):
         """All of it but the folder's place, and the bytes of the file, counted."""
@@ -75,7 +83,7 @@ def read_captions(path, root=None):
 
 def _listed(where, row, problem, folder, numbers, taken):
     """One of them.  numbers: the last one that an image's name got; taken: the ids that are."""
-    image, caption, boxes = row.get("image"), row.get("caption"), ()
+    image, caption, boxes = row.get("file_name", row.get("image")), row.get("caption"), ()
     if not (isinstance(image, str) and image and isinstance(caption, str)):
         problem = problem or f"its image is {shown(image)} and its caption {shown(caption)}: give both as text"
     written = row.get("boxes") or []  # a CSV's cell holds JSON, an object has the list itself
@@ -84,7 +92,7 @@ def _listed(where, row, problem, folder, numbers, taken):
     except (ValueError, OverflowError, RecursionError) as error:
         problem = problem or f"its boxes cannot be read: {error}"
     name = _given_id(row) or _unused(str(image or where), numbers, taken)
-    return Listed(name, where, str(image), str(caption), folder, boxes, problem=problem)
+    return Listed(name, where, str(image), str(caption), folder, boxes, problem=problem, mask=row.get("mask_file_name", ""))
 
 
 def _given_id(row):

@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 import pandas as pd
+from scenes import scenes
 
 from m2ib_lite import explain, load_model
-from m2ib_lite.data import scenes
 from m2ib_lite.metrics import paired_interval, rank_correlation
 from m2ib_lite.models import default_layer
 

@@ -16,12 +16,12 @@ import time
 import pandas as pd
 import torch
 from einops import reduce, repeat
+from scenes import scenes
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from m2ib_lite import explain, load_model
 from m2ib_lite.bottleneck import START, capacity, inject
-from m2ib_lite.data import scenes
 from m2ib_lite.explain import noise_source
 from m2ib_lite.hooks import replace
 from m2ib_lite.metrics import rank_correlation

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 from memory import measured
+from scenes import scenes
 
 from m2ib_lite import explain, load_model
-from m2ib_lite.data import scenes
 from m2ib_lite.models import default_layer
 
 PAIRS, BATCHES = (8, 100, 1000), (8, 64)
