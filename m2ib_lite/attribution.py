@@ -1,6 +1,6 @@
 """What a method found in pairs of an image and a caption."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from .words import join_scores, whole_words
 LEVELS = ("rise", "random")  # methods whose scores do not add up: by a sum, a word would gain from having more pieces
 
 
-@dataclass(eq=False)  # maps are tensors, which == does not compare to one truth
+@dataclass(eq=False, repr=False)  # maps are tensors, which == does not compare to one truth
 class Attribution:
     """What a method found in B pairs.
 
@@ -20,7 +20,7 @@ class Attribution:
     tokens: each caption's words, or pieces of them, as it writes them; words(i) joins the pieces.  views: the rectangle of each
     image that the model saw, as (left, top, right, bottom) in the image's own pixels.  images: those given as paths are opened
     anew each time they are asked for.  plot(i) draws pair i, segments() cuts masks, save(folder) writes files.
-    Maps of a modality that was not asked for: None.
+    Maps of a modality that was not asked for: None.  attribution[3], attribution[:5] and iteration give Attributions, too.
     """
 
     image_maps: torch.Tensor | None
@@ -34,6 +34,24 @@ class Attribution:
 
     def __len__(self):
         return len(self.images)
+
+    def __repr__(self):
+        patches = "no image maps" if self.image_maps is None else "image maps of {} x {} patches".format(*self.image_maps.shape[1:])
+        words = "no text maps" if self.text_maps is None else f"text maps of {sum(map(len, self.text_maps))} tokens"
+        return f"<Attribution of {len(self)} pairs by {self.method}, in {self.unit}: {patches}, {words}>"
+
+    def __getitem__(self, i):
+        """Pair i, or the pairs of a slice, as an Attribution of its own.  IndexError where there is no pair i."""
+        kept = i if isinstance(i, slice) else slice(self.place(i), self.place(i) + 1)
+        parts = ("image_maps", "text_maps", "tokens", "images", "captions", "views")
+        whole = {name: getattr(self, name) for name in parts}
+        return replace(self, **{name: part if part is None else part[kept] for name, part in whole.items()})
+
+    def place(self, i):
+        """i as a number from 0 on; negative ones count from the end.  IndexError where there is no pair i."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"there is no pair {i}: give 0 to {len(self) - 1}")
+        return i % len(self)
 
     def words(self, i):
         """The words of caption i and their scores, the sum over a word's pieces: information adds up.  -> [str], (n_words,)"""

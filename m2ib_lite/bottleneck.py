@@ -39,27 +39,28 @@ def pair_loss(hidden, alpha, similarity, valid, noise, beta, sigma2):
 
 
 def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
-    """Walk down the loss by Adam without an end: yields alpha (B, T, D) float32 after each step.  The arguments are optimise's."""
-    hidden = hidden.detach()
-    alpha = torch.full_like(hidden, START, dtype=torch.float32, requires_grad=True)
-    adam = torch.optim.Adam([alpha], lr=lr)
-    while True:
-        with torch.enable_grad():
-            losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
-            (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
-        adam.step()
-        yield alpha.detach().clone()
+    """Walk down the loss by Adam without an end: yields alpha (B, T, D) float32 after 0, 1, 2, ... steps.
 
-
-def optimise(hidden, similarity, valid, draw_noise, *, beta, sigma2, steps, lr):
-    """Fit alpha by Adam; a pair's alpha never depends on the pairs beside it.  -> (B, T, D) float32
-
+    A pair's alpha never depends on the pairs beside it.
     hidden: (B, T, D), the states R that the bottleneck is put on.
     similarity: (S, B, T, D) -> (S, B), the cosine between the rest of the tower at Z and the other tower's embedding.
     valid: (B, T) bool, positions that are no padding; only they are counted in the KL.
     draw_noise: () -> (S, B, T, D) standard normal, fresh at each step.
     """
-    walk = descend(hidden, similarity, valid, draw_noise, beta=beta, sigma2=sigma2, lr=lr)
-    for _ in range(steps):
-        alpha = next(walk)
+    hidden = hidden.detach()
+    alpha = torch.full_like(hidden, START, dtype=torch.float32, requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=lr)
+    while True:
+        yield alpha.detach().clone()
+        with torch.enable_grad():
+            losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
+            (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
+        adam.step()
+
+
+def optimise(hidden, similarity, valid, draw_noise, *, steps, **options):
+    """Where `descend`, with the same arguments, stands after so many steps.  -> (B, T, D) float32"""
+    alphas = descend(hidden, similarity, valid, draw_noise, **options)
+    for _ in range(steps + 1):
+        alpha = next(alphas)
     return alpha

@@ -1,38 +1,11 @@
 """M2IB: pairs of an image and a caption in, what each tower had to keep for them to match out."""
 
-import hashlib
-import math
-from itertools import chain
-from numbers import Integral, Real
-from pathlib import Path
+from numbers import Integral
 
 import torch
-from einops import rearrange
-from PIL import Image
-from tqdm.auto import tqdm
 
-from . import bottleneck
-from .attribution import Attribution
-from .data import Images
-from .hooks import capture, frozen
-from .models import check_caption
-
-MODALITIES = ("image", "text")  # in the order of Clip.towers
-COUNTS = ("steps", "samples", "batch_size", "shard")
-BAR_DELAY = 2  # seconds before the progress bar shows
-
-
-def pair_up(images, captions):
-    """One or many images and captions: as many Images and words.  ValueError otherwise."""
-    one = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) <= 3  # an array (H, W) or (H, W, C)
-    sources = images.sources if isinstance(images, Images) else images
-    images = Images([sources] if one else list(sources))
-    captions = [captions] if isinstance(captions, str) else list(captions)
-    if len(images) != len(captions) or not images:
-        raise ValueError(f"{len(images)} images and {len(captions)} captions: give one caption for each image, at least one")
-    for i, caption in enumerate(captions):
-        check_caption(caption, f"caption {i}")
-    return images, captions
+from .bottleneck import capacity, optimise
+from .side import MODALITIES, asked, attribute_sides, check_positive, own_generator
 
 
 def both(name, value, default):
@@ -44,42 +17,19 @@ def both(name, value, default):
     return tuple(own if given is None else given for given, own in zip(pair, default, strict=True))
 
 
-def check_layers(clip, layers):
-    """ValueError where a layer is out of range, or the last one, after which no token reaches the pooled one."""
-    for name, tower, layer in zip(("image", "text"), clip.towers, layers, strict=True):
-        last = len(tower.blocks) - 2
-        if not isinstance(layer, Integral) or not 0 <= layer <= last:
-            raise ValueError(f"{name} layer {layer!r} is out of range: {clip.name} takes 0 to {last}, some blocks must come after")
+def of_tower(clip, modality, layer, **numbers):
+    """The layer and the numbers of one tower, from options as `both` takes them.  -> dict
 
-
-def check_positive(**numbers):
-    """ValueError for the first of them that is no finite number above zero; a count must be whole."""
-    for name, value in numbers.items():
-        if not isinstance(value, Real) or not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}: give a number above zero")
-        if name in COUNTS and not isinstance(value, Integral):
-            raise ValueError(f"{name} is {value}: give a whole number")
-
-
-def of_towers(clip, **given):
-    """The options layer, beta and sigma2 of each tower, checked.  -> image's, text's, as dicts"""
-    chosen = {name: both(name, value, clip.defaults[name]) for name, value in given.items()}
-    check_layers(clip, chosen["layer"])
-    for k in (0, 1):
-        check_positive(beta=chosen["beta"][k], sigma2=chosen["sigma2"][k])
-    return [{name: pair[k] for name, pair in chosen.items()} for k in (0, 1)]
-
-
-def check_modality(modality):
-    """ValueError for another word than these three."""
-    if modality not in ("both", *MODALITIES):
-        raise ValueError(f"modality is {modality!r}: give 'both', 'image' or 'text'")
-
-
-def own_generator(seed, content):
-    """A generator seeded by `seed` and one pair's input: its draws never depend on the pairs beside it."""
-    digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
-    return torch.Generator(content.device).manual_seed(int.from_bytes(digest.digest()))
+    ValueError where a number is not above zero, or the layer is out of range or the last, after which no token meets another.
+    """
+    k = MODALITIES.index(modality)
+    own = both("layer", layer, clip.defaults["layer"])[k]
+    last = len(clip.towers[k].blocks) - 2
+    if not isinstance(own, Integral) or not 0 <= own <= last:
+        raise ValueError(f"{modality} layer {own!r} is out of range: {clip.name} takes 0 to {last}, some blocks must come after")
+    numbers = {name: both(name, value, clip.defaults[name])[k] for name, value in numbers.items()}
+    check_positive(**numbers)
+    return dict(layer=own, **numbers)
 
 
 def noise_source(seed, inputs, samples, lengths, width, antithetic=False):
@@ -104,78 +54,24 @@ def noise_source(seed, inputs, samples, lengths, width, antithetic=False):
     return draw
 
 
-def cosine_to(target, tower, layer, inputs):
-    """Z (S, B, T, D) -> (S, B): the cosine of target (B, E) and what the rest of the tower makes of Z."""
-
-    def similarity(z):
-        embedding = tower.rest(rearrange(z, "s b t d -> (s b) t d"), layer, inputs)
-        return (rearrange(embedding, "(s b) e -> s b e", s=len(z)).float() * target.float()).sum(dim=-1)
-
-    return similarity
+def noise_of(side, samples, seed, antithetic=False):
+    """The noise_source of a Side, of its `hidden`'s shape."""
+    return noise_source(seed, side.inputs, samples, side.valid.sum(dim=1).tolist(), side.hidden.shape[-1], antithetic)
 
 
-def information(tower, inputs, hidden, target, valid, layer, beta, sigma2, steps, samples, lr, seed, antithetic):
-    """What each position of one tower had to keep, summed over its width, in nats.  (B, T, D) -> (B, T)"""
-    similarity = cosine_to(target, tower, layer, inputs)
-    draw = noise_source(seed, inputs, samples, valid.sum(dim=1).tolist(), hidden.shape[-1], antithetic)
-    alpha = bottleneck.optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr)
-    scores = bottleneck.capacity(hidden, alpha, sigma2).sum(dim=-1)
+def information(side, samples, seed, antithetic, **options):
+    """What each position of one tower had to keep, summed over its width, in nats.  -> one vector (n,) a pair"""
+    alpha = optimise(side.hidden, side.similarity, side.valid, noise_of(side, samples, seed, antithetic), **options)
+    scores = capacity(side.hidden, alpha, options["sigma2"]).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
         raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")
-    return scores
-
-
-def encode(tower, inputs, layer):
-    """One pass of a tower: its embedding (B, E), and the output of block `layer` (B, T, D)."""
-    with torch.no_grad(), capture(tower.blocks[layer]) as hidden:
-        embedding = tower.encode(inputs)
-    if not torch.isfinite(embedding).all():
-        raise ValueError("the model's embedding is not finite: load it with dtype=torch.float32, or get the checkpoint again")
-    return embedding, hidden[0]
-
-
-def explain_batch(clip, images, captions, of_image, of_text, modality, **options):
-    """`explain` for the pairs that are optimised together.  -> image maps (B, gh, gw), text maps, tokens
-
-    of_image, of_text: layer, beta and sigma2 of each tower.
-    """
-    pixels, text = clip.pixels(images), clip.tokens(captions)
-    image_embedding, image_hidden = encode(clip.image, pixels, of_image["layer"])
-    text_embedding, text_hidden = encode(clip.text, text.ids, of_text["layer"])
-    image_maps = text_maps = None
-    if modality != "text":
-        everywhere = torch.ones(image_hidden.shape[:2], dtype=torch.bool, device=pixels.device)
-        scores = information(clip.image, pixels, image_hidden, text_embedding, everywhere, **of_image, **options)
-        image_maps = clip.to_grid(scores)
-    if modality != "image":
-        scores = information(clip.text, text.ids, text_hidden, image_embedding, text.valid, **of_text, **options)
-        text_maps = [row[content] for row, content in zip(scores, text.content, strict=True)]
-    return image_maps, text_maps, text.tokens
-
-
-def in_batches(clip, images, captions, find, batch_size, progress, **kind):
-    """find(images, captions) -> (image maps, text maps, tokens), batch by batch on the frozen model.  -> Attribution
-
-    kind: the Attribution's method and unit, where it is not M2IB.
-    """
-    images, captions = pair_up(images, captions)
-    views = [clip.view(image.size) for image in images]  # opens each once: a bad one is told of before any work is done
-    parts, title = [], kind.get("method", Attribution.method)
-    with frozen(clip.model), tqdm(total=len(images), unit="pair", desc=title, delay=BAR_DELAY, disable=not progress) as bar:
-        for start in range(0, len(images), batch_size):
-            chunk = slice(start, start + batch_size)
-            parts.append(find(images[chunk], captions[chunk]))
-            bar.update(len(images[chunk]))
-    image_maps, text_maps, tokens = zip(*parts, strict=True)
-    image_maps = None if image_maps[0] is None else torch.cat(image_maps)
-    text_maps = None if text_maps[0] is None else list(chain(*text_maps))
-    return Attribution(image_maps, text_maps, list(chain(*tokens)), images, captions, views, **kind)
+    return side.pick(scores)
 
 
 def explain(
     clip,
     images,
-    captions,
+    captions=None,
     layer=None,
     beta=None,
     sigma2=None,
@@ -190,23 +86,24 @@ def explain(
 ):
     """M2IB attribution of image-caption pairs, in both towers.  -> Attribution, in nats  (paper, section 3)
 
-    images: PIL images, arrays or paths; captions: strings; one of each, or as many of both.
-    layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own, layer 3/4 of the depth (9 of 12),
-    beta 0.1 and sigma2 1 as published unless its m2ib.json says otherwise.  lr, steps, samples: Adam's, with so many noise
-    draws a step.  antithetic: each draw comes with its negative; at the published settings four agree over seeds as well as ten
-    plain ones.  A result depends on (pair, options, seed) alone, on one kind of device; batch_size pairs are optimised
-    at once and bound the memory.  modality: "image" or "text" leaves out the other's maps and their time.  The model comes back
-    as it was, whatever happens.
+    images: PIL images, paths, arrays (H, W, C) or tensors (3, H, W) in [0, 1]; captions: strings; as many of both, or one of
+    either for all of the other.  Pairs bring their captions.
+    layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own: layer 3/4 of the depth (9 of 12), beta
+    0.1 and sigma2 1 as published, unless its m2ib.json says otherwise.  steps, lr: Adam's.  samples: noise draws a step.
+    antithetic: each draw comes with its negative.  modality: "image" or "text" leaves out the other's maps, and its options.
+    A result depends on (pair, options, seed) alone, on one kind of device; batch_size pairs are optimised at once and bound
+    the memory.  The model comes back as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
-    of_image, of_text = of_towers(clip, layer=layer, beta=beta, sigma2=sigma2)
-    check_modality(modality)
+    own = {name: of_tower(clip, name, layer, beta=beta, sigma2=sigma2) for name in asked(modality)}
     options = dict(steps=steps, samples=samples, lr=lr)
-    check_positive(**options, batch_size=batch_size)
+    check_positive(**options)
     if antithetic and samples % 2:
         raise ValueError(f"samples is {samples}: antithetic noise comes in twos, give an even number")
 
-    def find(images, captions):
-        return explain_batch(clip, images, captions, of_image, of_text, modality, seed=seed, antithetic=antithetic, **options)
+    def find(side):
+        numbers = {name: own[side.modality][name] for name in ("beta", "sigma2")}
+        return information(side, seed=seed, antithetic=antithetic, **numbers, **options)
 
-    return in_batches(clip, images, captions, find, batch_size, progress)
+    layers = [own[name]["layer"] if name in own else 0 for name in MODALITIES]
+    return attribute_sides(find, clip, images, captions, batch_size, progress, modality, layers, method="M2IB", unit="nats")

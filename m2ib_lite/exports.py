@@ -17,10 +17,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
-from .explain import BAR_DELAY
 from .metrics import dice, iou
 from .plots import overlay
 from .segments import check_finite
+from .side import BAR_DELAY
 
 SAFE_ID = re.compile(r"[\w-]+(\.[\w-]+)*")
 WHITE = 65535  # of 16 bits

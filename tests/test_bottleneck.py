@@ -1,10 +1,11 @@
 import math
+from itertools import islice, pairwise
 
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from m2ib_lite.bottleneck import START, capacity, inject, optimise, pair_loss
+from m2ib_lite.bottleneck import START, capacity, descend, inject, optimise, pair_loss
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,17 @@ def test_padding_neither_counts_nor_moves():
         for h, v in ((short, valid[:, :3]), (padded, valid))
     ]
     torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_the_walk_begins_at_the_start_and_optimise_takes_its_last_step():
+    hidden = torch.ones(1, 3, 2)
+    noise = torch.randn(3, 8, 1, 3, 2, generator=torch.Generator().manual_seed(0))
+    problem, options = (hidden, first_channel, torch.ones(1, 3, dtype=torch.bool)), dict(beta=0.1, sigma2=1.0, lr=1.0)
+    alphas = list(islice(descend(*problem, iter(noise).__next__, **options), 4))
+    assert torch.equal(alphas[0], torch.full_like(hidden, START))
+    assert not any(torch.equal(one, other) for one, other in pairwise(alphas))
+    for steps in (1, 3):
+        assert torch.equal(alphas[steps], optimise(*problem, iter(noise).__next__, steps=steps, **options))
 
 
 def test_sigma2_matters():

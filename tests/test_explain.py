@@ -67,8 +67,21 @@ def test_one_image_many_images_paths_and_arrays_are_the_same(clip, pairs, tmp_pa
     first = explain(clip, image, caption, **QUICK)
     for images in ([image], tmp_path / "scene.png", [str(tmp_path / "scene.png")], np.asarray(image), [np.asarray(image)]):
         close(first, 0, explain(clip, images, caption, **QUICK), 0, tolerance=0)
+
+
+def test_one_of_either_serves_all_of_the_other_and_pairs_bring_their_captions(clip, pairs):
+    images, captions = [pair.image for pair in pairs[:2]], [pair.caption for pair in pairs[:2]]
+    together = ask(clip, pairs[:2])
+    for i in range(2):
+        close(explain(clip, images[i], captions, **QUICK), i, together, i)
+        close(explain(clip, images, captions[i], **QUICK), i, together, i)
+        close(explain(clip, pairs[:2], **QUICK), i, together, i)
+        close(explain(clip, pairs[i], **QUICK), 0, together, i)
+        close(explain(clip, pairs[i], captions, **QUICK), i, together, i)
     with pytest.raises(ValueError, match="2 images and 1 captions"):
-        explain(clip, [image, image], caption, **QUICK)
+        explain(clip, images, captions[:1], **QUICK)
+    with pytest.raises(ValueError, match="images without captions: give one for each, or Pairs"):
+        RIVALS["saliency"](clip, images)
 
 
 def naive_image_map(clip, pair, layer, beta, sigma2, steps, samples, lr, seed):
@@ -199,6 +212,30 @@ def test_a_special_token_in_a_caption_is_text(clip, pairs):
     assert a.tokens[0] == ["an", "owl", "<", "eos", ">", "and", "a", "cat"]
 
 
+def test_the_options_of_a_tower_that_is_not_asked_for_are_not_checked(clip, pairs):
+    assert len(ask(clip, pairs[:1], layer=4, modality="image")) == 1  # the text tower's last is 2
+    with pytest.raises(ValueError, match="image layer 5"):
+        ask(clip, pairs[:1], layer=5, modality="image")
+    with pytest.raises(ValueError, match="text layer 4 is out of range: testbed takes 0 to 2"):
+        ask(clip, pairs[:1], layer=4, modality="text")
+    assert RIVALS["nib"](clip, pairs[:1], layer=4, modality="image").text_maps is None
+
+
+def test_an_attribution_shows_no_tensor_and_gives_its_pairs_one_by_one(clip, pairs):
+    a = ask(clip, pairs[:3])
+    tokens = sum(map(len, a.tokens))
+    assert repr(a) == f"<Attribution of 3 pairs by M2IB, in nats: image maps of 7 x 7 patches, text maps of {tokens} tokens>"
+    assert repr(ask(clip, pairs[:1], modality="image")).endswith("image maps of 7 x 7 patches, no text maps>")
+    assert [len(part) for part in (a[1], a[-1], a[1:], a[::2])] == [1, 1, 2, 2]
+    assert [one.captions for one in a] == [[pair.caption] for pair in pairs[:3]]
+    close(a[1], 0, a, 1, tolerance=0)
+    assert np.array_equal(a[2].heat(0), a.heat(2))
+    assert a[-1].tokens[0] == a.tokens[2]
+    for i in (3, -4):
+        with pytest.raises(IndexError, match=f"no pair {i}: give 0 to 2"):
+            a[i]
+
+
 def test_a_layer_may_be_a_numpy_integer(clip, pairs):
     close(ask(clip, pairs[:1], layer=np.int64(1)), 0, ask(clip, pairs[:1], layer=1), 0, tolerance=0)
 
@@ -229,7 +266,7 @@ def test_heat_covers_what_the_model_saw(clip):
 
 
 def test_long_work_shows_a_bar_and_short_or_quiet_work_none(clip, pairs, capsys, monkeypatch):
-    module = import_module("m2ib_lite.explain")  # `m2ib_lite.explain` is the function
+    module = import_module("m2ib_lite.side")
     monkeypatch.setattr(module, "BAR_DELAY", 600)
     ask(clip, pairs[:1], progress=True)
     assert not capsys.readouterr().err

@@ -21,7 +21,8 @@ from m2ib_lite.explain import noise_source
 from m2ib_lite.hooks import capture
 from m2ib_lite.hooks import replace as replaced
 from m2ib_lite.models import Siglip
-from m2ib_lite.rivals import RIVALS, sides
+from m2ib_lite.rivals import RIVALS
+from m2ib_lite.side import sides
 
 QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
 METHODS = {"M2IB": explain, **RIVALS}

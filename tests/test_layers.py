@@ -15,6 +15,7 @@ LOWER = [
     "models",
     "data",
     "attribution",
+    "side",
     "explain",
     "segments",
     "rivals",

@@ -8,8 +8,8 @@ from functools import partial
 import pandas as pd
 import torch
 
-from ..explain import MODALITIES
 from ..hooks import replace
+from ..side import MODALITIES
 
 DIRECTIONS = ("forward", "backward")
 

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from .. import metrics
-from ..explain import check_positive
 from ..hooks import frozen
-from ..rivals import sides
+from ..side import check_positive, sides
 from .localise import tidy, unit_maps
 
 STEPS = 10  # of a deletion or insertion curve, from nothing changed to everything

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from ..explain import BAR_DELAY, check_positive
+from ..side import BAR_DELAY, check_positive
 from .degrade import remove_pixels, remove_words, spread
 from .localise import tidy
 

@@ -8,7 +8,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import metrics
-from ..explain import BAR_DELAY, MODALITIES, check_modality
+from ..side import BAR_DELAY, MODALITIES, asked
 from .attributions import METHODS
 from .localise import tidy
 
@@ -53,7 +53,7 @@ def randomised(clip, stage, modality="both", seed=0):
     In place, and each weight comes back bit for bit, whatever happens.  (Adebayo et al. 2018, section 3.1)
     ValueError where a tower has no such stage.
     """
-    check_modality(modality)
+    asked(modality)
     weights, fresh = (parameters(one, stage, modality) for one in (clip, clip.untrained(seed)))
     kept = [weight.detach().clone() for weight in weights]
     try:

@@ -8,8 +8,7 @@ Maps hold the patches and the content tokens; CLS, BOS, EOS and padding are neve
 
 from .gradients import chefer, gradcam, gradeclip, nib, saliency
 from .perturbations import enlarge, kernelshap, random, rise
-from .side import Side, sides
 
 RIVALS = {method.__name__: method for method in (saliency, gradcam, kernelshap, rise, chefer, nib, gradeclip, random)}
 
-__all__ = ["RIVALS", "Side", "enlarge", "sides"]
+__all__ = ["RIVALS", "enlarge"]

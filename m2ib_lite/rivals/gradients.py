@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from captum.attr import IntegratedGradients, Saliency
 from einops import rearrange
 
-from ..explain import both, check_layers
-from .side import rival
+from ..explain import of_tower
+from ..side import rival
 
 
 def slope(score, x):
@@ -98,10 +98,8 @@ def nib(side, layer=None, steps=10):
     In cosine: ALL positions come to y(h) - y(0) as n grows, which takes thousands: layer norms make y jump close to 0.
     Options: steps=10; layer, explain's own by default.  Deterministic.  (narrowing information bottleneck, ICLR 2025)
     """
-    layers = both("layer", layer, side.clip.defaults["layer"])
-    check_layers(side.clip, layers)
+    layer = of_tower(side.clip, side.modality, layer)["layer"]
     if steps < 2:
         raise ValueError(f"steps is {steps}: give at least 2")
-    layer = layers[0] if side.is_image else layers[1]
     gradients = IntegratedGradients(lambda hidden: side.score(hidden, layer - 1))
     return side.pick(gradients.attribute(side.enter(layer), n_steps=steps, method="riemann_right").sum(dim=-1))

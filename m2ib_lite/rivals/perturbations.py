@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from captum.attr import KernelShap
 
-from ..explain import check_positive, own_generator
-from .side import rival
+from ..side import check_positive, own_generator, rival
 
 AT_ONCE = 64  # masked inputs that go through a tower together
 

@@ -9,8 +9,8 @@ from tqdm.auto import tqdm
 from ..data import load_pairs
 from ..data.load import name_of
 from ..evaluate import METHODS, digest, method_options, sources
-from ..explain import check_positive
 from ..models import load_model
+from ..side import check_positive
 from . import store
 from .scoring import Scorer
 from .summary import summarise

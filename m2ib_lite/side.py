@@ -1,0 +1,195 @@
+"""One tower of some pairs as a method sees it, and what makes of a method for towers a method for images and captions.
+
+M2IB and its rivals answer the same question of a `Side`: what of its input carries y, the cosine of the pair's two embeddings?
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .attribution import Attribution
+from .data import Images, Pair
+from .hooks import capture, frozen
+from .models import Clip, Tower, check_caption, has_bfloat16
+
+MODALITIES = ("image", "text")  # in the order of Clip.towers
+COUNTS = ("steps", "samples", "batch_size", "shard")
+BAR_DELAY = 2  # seconds before a progress bar shows
+
+
+def check_positive(**numbers):
+    """ValueError for the first of them that is no finite number above zero; a count must be whole."""
+    for name, value in numbers.items():
+        if not isinstance(value, Real) or not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}: give a number above zero")
+        if name in COUNTS and not isinstance(value, Integral):
+            raise ValueError(f"{name} is {value}: give a whole number")
+
+
+def asked(modality):
+    """The modalities of "both", "image" or "text".  ValueError for another word."""
+    if modality not in ("both", *MODALITIES):
+        raise ValueError(f"modality is {modality!r}: give 'both', 'image' or 'text'")
+    return MODALITIES if modality == "both" else (modality,)
+
+
+def own_generator(seed, content):
+    """A generator seeded by `seed` and one pair's input: its draws never depend on the pairs beside it."""
+    digest = hashlib.blake2b(content.float().cpu().numpy().tobytes(), digest_size=7, key=str(seed).encode())
+    return torch.Generator(content.device).manual_seed(int.from_bytes(digest.digest()))
+
+
+def encode(tower, inputs, layer):
+    """One pass of a tower: its embedding (B, E), and the output of block `layer` (B, T, D)."""
+    with torch.no_grad(), capture(tower.blocks[layer]) as hidden:
+        embedding = tower.encode(inputs)
+    if not torch.isfinite(embedding).all():
+        raise ValueError("the model's embedding is not finite: load it with dtype=torch.float32, or get the checkpoint again")
+    return embedding, hidden[0]
+
+
+@dataclass
+class Side:
+    """One tower of B pairs.  inputs: pixels or ids.  hidden: (B, T, D), what block `layer` gives.  content: (B, T) bool, the
+    positions that have a score.  valid: (B, T) bool, those that are no padding.  target: (B, E), the other tower's embeddings.
+    pooled: (B,), where the own embedding is read."""
+
+    clip: Clip
+    modality: str
+    tower: Tower
+    inputs: torch.Tensor
+    layer: int
+    hidden: torch.Tensor
+    content: torch.Tensor
+    valid: torch.Tensor
+    target: torch.Tensor
+    pooled: torch.Tensor
+
+    @property
+    def is_image(self):
+        return self.modality == "image"
+
+    def score(self, hidden, layer):
+        """y from the output of block `layer` on; -1: from what the first block reads.  (N, T, D) -> (N,), N a multiple of B"""
+        embedding = self.tower.rest(hidden, layer, self.inputs).float()
+        return (embedding * self.target.float().repeat(len(embedding) // len(self.target), 1)).sum(dim=-1)
+
+    def similarity(self, z):
+        """y where Z stands in the place of `hidden`.  (S, B, T, D) -> (S, B)"""
+        return rearrange(self.score(rearrange(z, "s b t d -> (s b) t d"), self.layer), "(s b) -> s b", s=len(z))
+
+    def enter(self, layer):
+        """What block `layer` reads.  -> (B, T, D)"""
+        return encode(self.tower, self.inputs, layer - 1)[1] if layer else self.tower.embed(self.inputs)
+
+    def pick(self, scores):
+        """The scores of the positions that have one, one vector a pair.  (B, T) -> [(n,)]"""
+        return [row[content] for row, content in zip(scores, self.content, strict=True)]
+
+    def singles(self):
+        """Each pair as a Side of its own, a CLIP's caption without its padding, which a SigLIP reads."""
+        for b in range(len(self.inputs)):
+            one, cut = slice(b, b + 1), slice(None if self.is_image else self.pooled[b] + 1)
+            whole = {name: getattr(self, name)[one] for name in ("target", "pooled")}
+            rows = {
+                name: getattr(self, name)[one, slice(None) if self.is_image else cut] for name in ("hidden", "content", "valid")
+            }
+            yield replace(self, inputs=self.inputs[one, cut], **rows, **whole)
+
+    def keep(self, kept):
+        """y of a single pair where only some is kept: a patch taken out is 0, the preprocessing's channel mean, a word taken
+        out is the padding token.  In bfloat16 where the device has it.
+        (N, n) of 0 and 1, or (N, 1, H, W), what share of each pixel -> (N,)"""
+        if self.is_image:
+            kept = kept if kept.ndim == 4 else rearrange(kept, "n (gh gw) -> n 1 gh gw", gh=self.clip.grid[0])
+            masked = self.inputs * F.interpolate(kept, self.inputs.shape[-2:]).to(self.inputs.dtype)
+        else:
+            masked = self.inputs.repeat(len(kept), 1)
+            masked[:, self.content[0]] = masked[:, self.content[0]].where(kept.bool(), self.clip.blank)
+        fast = has_bfloat16(masked.device)  # its rounding is far below what another draw of masks changes
+        with torch.autocast(masked.device.type, torch.bfloat16, enabled=fast):
+            return self.score(self.tower.embed(masked), -1)
+
+
+def sides(clip, images, captions, layers=(0, 0)):
+    """Both towers of pairs, each with the other's embedding as its target.  -> image Side, text Side, the captions' tokens
+
+    layers: the block of each tower whose output its `hidden` is; one pass of a tower gives both that and its embedding.
+    """
+    pixels, text = clip.pixels(images), clip.tokens(captions)
+    image_embedding, patches = encode(clip.image, pixels, layers[0])
+    text_embedding, words = encode(clip.text, text.ids, layers[1])
+    valid = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
+    content = torch.zeros_like(valid)
+    content[:, clip.image.patches] = True
+    of_image = (pixels, layers[0], patches, content, valid, text_embedding, clip.image.pooled(pixels))
+    of_text = (text.ids, layers[1], words, text.content, text.valid, image_embedding, clip.text.pooled(text.ids))
+    return Side(clip, "image", clip.image, *of_image), Side(clip, "text", clip.text, *of_text), text.tokens
+
+
+def pair_up(images, captions):
+    """As many Images as captions, from one of each, many of each, one with many of the other, or Pairs.  ValueError otherwise."""
+    one = isinstance(images, str | Path | Image.Image | Pair) or getattr(images, "ndim", 4) <= 3  # one array or tensor
+    images = [images] if one else list(images.sources if isinstance(images, Images) else images)
+    if captions is None:
+        if not all(isinstance(image, Pair) for image in images):
+            raise ValueError("there are images without captions: give one for each, or Pairs, which have theirs")
+        captions = [pair.caption for pair in images]
+    single = isinstance(captions, str)
+    captions = [captions] if single else list(captions)
+    images = images * len(captions) if one else images
+    captions = captions * len(images) if single else captions
+    if len(images) != len(captions) or not images:
+        raise ValueError(f"{len(images)} images and {len(captions)} captions: give one caption for each image, at least one")
+    for i, caption in enumerate(captions):
+        check_caption(caption, f"caption {i}")
+    return Images([image.image if isinstance(image, Pair) else image for image in images]), captions
+
+
+def attribute_sides(scores, clip, images, captions, batch_size, progress, modality, layers=(0, 0), **kind):
+    """scores(side) -> one vector (n,) a pair, for both towers or one, batch by batch on the frozen model.  -> Attribution
+
+    layers: as in `sides`.  kind: the Attribution's method and unit.
+    """
+    check_positive(batch_size=batch_size)
+    maps, tokens = {name: [] for name in asked(modality)}, []
+    images, captions = pair_up(images, captions)
+    views = [clip.view(image.size) for image in images]  # opens each once: a bad one is told of before any work is done
+    bar = tqdm(total=len(images), unit="pair", desc=kind["method"], delay=BAR_DELAY, disable=not progress)
+    with frozen(clip.model), bar:
+        for start in range(0, len(images), batch_size):
+            chunk = slice(start, start + batch_size)
+            image, text, pieces = sides(clip, images[chunk], captions[chunk], layers)
+            for side in (image, text):
+                if side.modality in maps:
+                    maps[side.modality] += [row.float() for row in scores(side)]
+            tokens += pieces
+            bar.update(len(pieces))
+    return Attribution(patch_maps(clip, maps.get("image")), maps.get("text"), tokens, images, captions, views, **kind)
+
+
+def patch_maps(clip, rows):
+    """One vector (n,) a pair as maps (B, gh, gw); None stays None."""
+    return None if rows is None else rearrange(rows, "b (gh gw) -> b gh gw", gh=clip.grid[0])
+
+
+def rival(scores):
+    """Make `scores(side, **options)`, which gives one vector (n,) a pair, a method of images and captions; it stays as .scores"""
+
+    def method(clip, images, captions=None, batch_size=8, progress=True, modality="both", **options):
+        def find(side):
+            return scores(side, **options)
+
+        kind = dict(method=scores.__name__, unit="cosine")
+        return attribute_sides(find, clip, images, captions, batch_size, progress, modality, **kind)
+
+    method.scores, method.__name__, method.__doc__ = scores, scores.__name__, scores.__doc__
+    return method
