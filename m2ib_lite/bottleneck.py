@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 START = 5.0  # alpha before the first step: lam = 0.993, nearly everything passes
+LEAST = 1e-3  # spread of a channel, below which it is not stretched
 
 
 def inject(hidden, alpha, noise, sigma2):
@@ -23,6 +24,15 @@ def capacity(hidden, alpha, sigma2):
     hidden, alpha = hidden.float(), alpha.float()
     lam, rest = torch.sigmoid(alpha), torch.sigmoid(-alpha)
     return 0.5 * (lam * hidden).square() / sigma2 - 0.5 * lam * (1 + rest) - F.logsigmoid(-alpha)
+
+
+def moments(hidden, valid):
+    """Mean and standard deviation of each channel over the valid positions.  (B, T, D), (B, T) -> (B, 1, D), (B, 1, D) float32"""
+    hidden, valid = hidden.float(), valid[..., None]
+    count = valid.sum(dim=1, keepdim=True)
+    mean = (hidden * valid).sum(dim=1, keepdim=True) / count
+    spread = ((hidden - mean).square() * valid).sum(dim=1, keepdim=True) / count
+    return mean, spread.sqrt().clamp(min=LEAST)
 
 
 def terms(hidden, alpha, similarity, valid, noise, beta, sigma2):

@@ -4,7 +4,7 @@ from numbers import Integral
 
 import torch
 
-from .bottleneck import capacity, optimise
+from .bottleneck import capacity, moments, optimise
 from .side import MODALITIES, asked, attribute_sides, check_positive, own_generator
 
 
@@ -17,16 +17,18 @@ def both(name, value, default):
     return tuple(own if given is None else given for given, own in zip(pair, default, strict=True))
 
 
-def of_tower(clip, modality, layer, **numbers):
-    """The layer and the numbers of one tower, from options as `both` takes them.  -> dict
+def of_tower(clip, modality, layer, first=-1, **numbers):
+    """The layer, from `first` on, and the numbers of one tower, from options as `both` takes them.  -> dict
 
     ValueError where a number is not above zero, or the layer is out of range or the last, after which no token meets another.
     """
     k = MODALITIES.index(modality)
     own = both("layer", layer, clip.defaults["layer"])[k]
     last = len(clip.towers[k].blocks) - 2
-    if not isinstance(own, Integral) or not 0 <= own <= last:
-        raise ValueError(f"{modality} layer {own!r} is out of range: {clip.name} takes 0 to {last}, some blocks must come after")
+    if not isinstance(own, Integral) or not first <= own <= last:
+        raise ValueError(
+            f"{modality} layer {own!r} is out of range: {clip.name} takes {first} to {last}, some blocks must come after"
+        )
     numbers = {name: both(name, value, clip.defaults[name])[k] for name, value in numbers.items()}
     check_positive(**numbers)
     return dict(layer=own, **numbers)
@@ -59,10 +61,23 @@ def noise_of(side, samples, seed, antithetic=False):
     return noise_source(seed, side.inputs, samples, side.valid.sum(dim=1).tolist(), side.hidden.shape[-1], antithetic)
 
 
-def information(side, samples, seed, antithetic, **options):
+def problem(side, standardise):
+    """What is optimised in one tower: R (B, T, D), the cosine (S, B, T, D) -> (S, B), the valid positions (B, T)."""
+    if not standardise:
+        return side.hidden, side.similarity, side.valid
+    mean, spread = moments(side.hidden, side.valid)
+
+    def similarity(z):
+        return side.similarity((z * spread + mean).to(side.hidden.dtype))
+
+    return (side.hidden - mean) / spread, similarity, side.valid
+
+
+def information(side, samples, seed, antithetic, standardise, **options):
     """What each position of one tower had to keep, summed over its width, in nats.  -> one vector (n,) a pair"""
-    alpha = optimise(side.hidden, side.similarity, side.valid, noise_of(side, samples, seed, antithetic), **options)
-    scores = capacity(side.hidden, alpha, options["sigma2"]).sum(dim=-1)  # (B, T)
+    hidden, similarity, valid = problem(side, standardise)
+    alpha = optimise(hidden, similarity, valid, noise_of(side, samples, seed, antithetic), **options)
+    scores = capacity(hidden, alpha, options["sigma2"]).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
         raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")
     return side.pick(scores)
@@ -83,14 +98,17 @@ def explain(
     progress=True,
     modality="both",
     antithetic=False,
+    standardise=False,
 ):
     """M2IB attribution of image-caption pairs, in both towers.  -> Attribution, in nats  (paper, section 3)
 
     images: PIL images, paths, arrays (H, W, C) or tensors (3, H, W) in [0, 1]; captions: strings; as many of both, or one of
     either for all of the other.  Pairs bring their captions.
     layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own: layer 3/4 of the depth (9 of 12), beta
-    0.1 and sigma2 1 as published, unless its m2ib.json says otherwise.  steps, lr: Adam's.  samples: noise draws a step.
-    antithetic: each draw comes with its negative.  modality: "image" or "text" leaves out the other's maps, and its options.
+    0.1 and sigma2 1 as published, unless its m2ib.json says otherwise.  Layer -1 stands before the first block.  steps, lr:
+    Adam's.  samples: noise draws a step.  antithetic: each draw comes with its negative.  standardise: the bottleneck stands
+    on states with mean 0 and deviation 1 in each channel of each pair (our option, after Schulz et al. 2020).
+    modality: "image" or "text" leaves out the other's maps, and does not look at its options.
     A result depends on (pair, options, seed) alone, on one kind of device; batch_size pairs are optimised at once and bound
     the memory.  The model comes back as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
@@ -103,7 +121,7 @@ def explain(
 
     def find(side):
         numbers = {name: own[side.modality][name] for name in ("beta", "sigma2")}
-        return information(side, seed=seed, antithetic=antithetic, **numbers, **options)
+        return information(side, seed=seed, antithetic=antithetic, standardise=standardise, **numbers, **options)
 
     layers = [own[name]["layer"] if name in own else 0 for name in MODALITIES]
     return attribute_sides(find, clip, images, captions, batch_size, progress, modality, layers, method="M2IB", unit="nats")

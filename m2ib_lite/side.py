@@ -48,19 +48,20 @@ def own_generator(seed, content):
 
 
 def encode(tower, inputs, layer):
-    """One pass of a tower: its embedding (B, E), and the output of block `layer` (B, T, D)."""
-    with torch.no_grad(), capture(tower.blocks[layer]) as hidden:
+    """One pass of a tower: its embedding (B, E), and the output of block `layer`, -1 for what the first block reads (B, T, D)."""
+    with torch.no_grad(), capture(tower.blocks[max(layer, 0)]) as outputs:
         embedding = tower.encode(inputs)
+        hidden = tower.embed(inputs) if layer < 0 else outputs[0]
     if not torch.isfinite(embedding).all():
         raise ValueError("the model's embedding is not finite: load it with dtype=torch.float32, or get the checkpoint again")
-    return embedding, hidden[0]
+    return embedding, hidden
 
 
 @dataclass
 class Side:
-    """One tower of B pairs.  inputs: pixels or ids.  hidden: (B, T, D), what block `layer` gives.  content: (B, T) bool, the
-    positions that have a score.  valid: (B, T) bool, those that are no padding.  target: (B, E), the other tower's embeddings.
-    pooled: (B,), where the own embedding is read."""
+    """One tower of B pairs.  inputs: pixels or ids.  hidden: (B, T, D), what block `layer` gives, -1: what the first one reads.
+    content: (B, T) bool, the positions that have a score.  valid: (B, T) bool, those that are no padding.  target: (B, E), the
+    other tower's embeddings.  pooled: (B,), where the own embedding is read."""
 
     clip: Clip
     modality: str

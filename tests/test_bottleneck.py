@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from m2ib_lite.bottleneck import START, capacity, descend, inject, optimise, pair_loss
+from m2ib_lite.bottleneck import START, capacity, descend, inject, moments, optimise, pair_loss
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,12 @@ def test_the_walk_begins_at_the_start_and_optimise_takes_its_last_step():
 def test_sigma2_matters():
     hidden = torch.ones(1, 3, 2)
     assert not torch.allclose(run(hidden, sigma2=0.25), run(hidden, sigma2=4.0))
+
+
+def test_the_moments_are_those_of_the_valid_positions_of_each_pair():
+    hidden = torch.tensor([[[1.0, 5.0], [3.0, 5.0], [100.0, -9.0]], [[0.0, 1.0], [0.0, 2.0], [6.0, 6.0]]])
+    mean, spread = moments(hidden, torch.tensor([[True, True, False], [True, True, True]]))
+    assert mean.tolist() == [[[2.0, 5.0]], [[2.0, 3.0]]]
+    torch.testing.assert_close(
+        spread.squeeze(1), torch.tensor([[1.0, 1e-3], [8**0.5, (14 / 3) ** 0.5]])
+    )  # 0 is no spread to divide by

@@ -84,19 +84,23 @@ def test_one_of_either_serves_all_of_the_other_and_pairs_bring_their_captions(cl
         RIVALS["saliency"](clip, images)
 
 
-def naive_image_map(clip, pair, layer, beta, sigma2, steps, samples, lr, seed):
+def naive_image_map(clip, pair, layer, beta, sigma2, steps, samples, lr, seed, standardise=False):
     """The published procedure in its plainest form: the whole model, its own forward pass, a hook that adds the noise."""
     pixels, ids = clip.pixels([pair.image]), clip.tokens([pair.caption]).ids
-    block = clip.model.vision_model.encoder.layers[layer]
+    vision = clip.model.vision_model
+    block = vision.encoder.layers[layer] if layer >= 0 else vision.pre_layrnorm
     with torch.no_grad(), capture(block) as hidden:
         clip.model.get_image_features(pixels)
-    R = hidden[0]
+    R, mean, spread = hidden[0], torch.tensor(0.0), torch.tensor(1.0)
+    if standardise:
+        mean, spread = R.mean(dim=1, keepdim=True), R.std(dim=1, keepdim=True, correction=0)
+        R = (R - mean) / spread
     alpha = torch.full_like(R, 5.0, requires_grad=True)
     adam = torch.optim.Adam([alpha], lr=lr)
     draw = noise_source(seed, pixels, samples, [R.shape[1]], R.shape[2])
     for _ in range(steps):
         noise = draw()
-        with replace(block, lambda _, noise=noise: inject(R, alpha, noise, sigma2)[:, 0]):
+        with replace(block, lambda _, noise=noise: inject(R, alpha, noise, sigma2)[:, 0] * spread + mean):
             image = clip.model.get_image_features(pixels.repeat(samples, 1, 1, 1)).pooler_output
         text = clip.model.get_text_features(ids.repeat(samples, 1)).pooler_output
         loss = beta * capacity(R, alpha, sigma2).mean() - F.cosine_similarity(image, text).mean()
@@ -106,8 +110,10 @@ def naive_image_map(clip, pair, layer, beta, sigma2, steps, samples, lr, seed):
     return capacity(R, alpha, sigma2).sum(-1)[0, 1:].reshape(7, 7).detach()
 
 
-def test_it_agrees_with_the_plain_procedure_on_the_whole_model(clip, pairs):
-    options = dict(layer=2, beta=0.4, sigma2=0.8, steps=5, samples=4, lr=0.7, seed=9)
+@pytest.mark.parametrize("layer", [-1, 2])
+@pytest.mark.parametrize("standardise", [False, True])
+def test_it_agrees_with_the_plain_procedure_on_the_whole_model(clip, pairs, layer, standardise):
+    options = dict(layer=layer, standardise=standardise, beta=0.4, sigma2=0.8, steps=5, samples=4, lr=0.7, seed=9)
     ours = ask(clip, pairs[:1], **options).image_maps[0]
     torch.testing.assert_close(ours, naive_image_map(clip, pairs[0], **options), rtol=1e-4, atol=1e-4)
 
@@ -180,9 +186,9 @@ def test_half_precision_gives_almost_the_same_maps(pairs, dtype):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(layer=5), "image layer 5 is out of range: testbed takes 0 to 4"),
-        (dict(layer=(0, 3)), "text layer 3 is out of range: testbed takes 0 to 2"),
-        (dict(layer=-1), "image layer -1 is out of range"),
+        (dict(layer=5), "image layer 5 is out of range: testbed takes -1 to 4"),
+        (dict(layer=(0, 3)), "text layer 3 is out of range: testbed takes -1 to 2"),
+        (dict(layer=-2), "image layer -2 is out of range"),
         (dict(layer=(1, 1, 1)), "layer is .* give one value, or a pair"),
         (dict(beta=0), "beta is 0: give a number above zero"),
         (dict(sigma2=(1, -1)), "sigma2 is -1: give a number above zero"),
@@ -216,7 +222,7 @@ def test_the_options_of_a_tower_that_is_not_asked_for_are_not_checked(clip, pair
     assert len(ask(clip, pairs[:1], layer=4, modality="image")) == 1  # the text tower's last is 2
     with pytest.raises(ValueError, match="image layer 5"):
         ask(clip, pairs[:1], layer=5, modality="image")
-    with pytest.raises(ValueError, match="text layer 4 is out of range: testbed takes 0 to 2"):
+    with pytest.raises(ValueError, match="text layer 4 is out of range: testbed takes -1 to 2"):
         ask(clip, pairs[:1], layer=4, modality="text")
     assert RIVALS["nib"](clip, pairs[:1], layer=4, modality="image").text_maps is None
 

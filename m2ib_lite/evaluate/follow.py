@@ -6,28 +6,28 @@ import pandas as pd
 import torch
 
 from ..bottleneck import capacity, descend, terms
-from ..explain import noise_of
+from ..explain import noise_of, problem
 from ..side import MODALITIES, attribute_sides, patch_maps
 
 
-def follow(clip, pairs, modality, steps, layer, beta, sigma2, samples=10, lr=1.0, seed=0, batch_size=16):
+def follow(clip, pairs, modality, steps, layer, beta, sigma2, samples=10, lr=1.0, seed=0, batch_size=16, standardise=False):
     """The maps of one tower after each of these numbers of steps, those of `explain`, and the two terms of the loss there.
 
-    modality: "image" or "text"; layer, beta, sigma2: that tower's; 0 steps is the start.  The terms are of noise that was not
-    fitted.  -> {n: Attribution without the other's maps}, and a DataFrame of pair, modality, steps, compression and fitting, as
-    in bottleneck.terms.
+    modality: "image" or "text"; layer, beta, sigma2: that tower's; standardise: as in explain; 0 steps is the start.  The terms
+    are of noise that was not fitted.  -> {n: Attribution without the other's maps}, and a DataFrame of pair, modality, steps,
+    compression and fitting, as in bottleneck.terms.
     """
     maps, losses = {n: [] for n in steps}, {n: [] for n in steps}
     loss = dict(beta=beta, sigma2=sigma2)
 
     def find(side):
-        problem = side.hidden, side.similarity, side.valid
+        hidden, similarity, valid = problem(side, standardise)
         draw, unseen = (noise_of(side, samples, s) for s in (seed, seed + 1))
         noise = unseen()
-        for n, alpha in zip(range(max(steps) + 1), descend(*problem, draw, **loss, lr=lr), strict=False):
+        for n, alpha in zip(range(max(steps) + 1), descend(hidden, similarity, valid, draw, **loss, lr=lr), strict=False):
             if n in maps:
-                maps[n] += side.pick(capacity(side.hidden, alpha, sigma2).sum(dim=-1))
-                losses[n] += torch.stack(terms(side.hidden, alpha, *problem[1:], noise, **loss), dim=1).tolist()
+                maps[n] += side.pick(capacity(hidden, alpha, sigma2).sum(dim=-1))
+                losses[n] += torch.stack(terms(hidden, alpha, similarity, valid, noise, **loss), dim=1).tolist()
         return maps[n][-len(side.hidden) :]
 
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
