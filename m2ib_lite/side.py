@@ -95,6 +95,11 @@ class Side:
         """The scores of the positions that have one, one vector a pair.  (B, T) -> [(n,)]"""
         return [row[content] for row, content in zip(scores, self.content, strict=True)]
 
+    def towards(self, targets):
+        """This Side of a single pair, once for each of other targets.  (N, E) -> a Side of N"""
+        names = ("inputs", "hidden", "content", "valid", "pooled")
+        return replace(self, target=targets, **{name: getattr(self, name).repeat_interleave(len(targets), 0) for name in names})
+
     def singles(self):
         """Each pair as a Side of its own, a CLIP's caption without its padding, which a SigLIP reads."""
         for b in range(len(self.inputs)):
