@@ -38,43 +38,39 @@ def overlay(image, heat, scale):
     return Image.blend(image.convert("L").convert("RGB"), colours, OPACITY)
 
 
-def _lines(words):
-    """The indices of the words, split into lines of at most LINE letters."""
+def draw_words(ax, words, scores, scale, size=11):
+    """The words in reading order, at most LINE letters a line, each on a ground as dark as its score on `scale`."""
     lines, room = [], 0
-    for i, word in enumerate(words):
+    for word, score in zip(words, scores, strict=True):
+        share = float(scale(float(score)))
+        ground = dict(boxstyle="round,pad=0.25", facecolor=plt.get_cmap(TEXT_COLOURS)(0.9 * share), edgecolor="none")
+        style = dict(size=size, bbox=ground, parse_math=False, color="white" if share > 0.7 else "black")
         if not lines or len(word) + 1 > room:
             lines.append([])
             room = LINE
-        lines[-1].append(i)
+        lines[-1].append(TextArea(word, textprops=style))
         room -= len(word) + 1
-    return lines
-
-
-def draw_words(ax, words, scores, scale, size=11):
-    """The words in reading order, each on a ground as dark as its score on `scale`."""
-
-    def label(i):
-        share = float(scale(float(scores[i])))
-        ground = dict(boxstyle="round,pad=0.25", facecolor=plt.get_cmap(TEXT_COLOURS)(0.9 * share), edgecolor="none")
-        return TextArea(
-            words[i], textprops=dict(size=size, bbox=ground, parse_math=False, color="white" if share > 0.7 else "black")
-        )
-
-    rows = [HPacker(children=[label(i) for i in line], pad=0, sep=size * 0.8) for line in _lines(words)]
+    rows = [HPacker(children=line, pad=0, sep=size * 0.8) for line in lines]
     page = VPacker(children=rows, pad=0, sep=size * 1.1, align="left")
     ax.add_artist(AnchoredOffsetbox(loc="center left", child=page, frameon=False, pad=0, borderpad=0.5))
     ax.axis("off")
 
 
-def plot_pairs(attribution, rows=None, boxes=None):
-    """One row a pair: the image, its map, its words.  -> Figure
+def checked_rows(rows, count):
+    """The rows as a list; negative ones count from the end.  IndexError where `count` pairs have no such row."""
+    rows = list(rows)
+    for i in rows:
+        if not -count <= i < count:
+            raise IndexError(f"no pair {i} among {count}: give one of 0 to {count - 1}")
+    return rows
 
-    rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn.
-    One colour means the same share of the own maximum in every map, which is written below it.
-    """
+
+def plot_pairs(attribution, rows=None, boxes=None):
+    """One row a pair: the image, its map, its words; a colour is a share of the map's own maximum, written below it.  -> Figure
+    rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn."""
     if attribution.image_maps is None or attribution.text_maps is None:
         raise ValueError("the attribution holds the maps of one modality alone: ask for modality='both' to draw pairs")
-    rows = range(len(attribution)) if rows is None else list(rows)
+    rows = checked_rows(range(len(attribution)) if rows is None else rows, len(attribution))
     size = dict(figsize=(8.6, 2.5 * len(rows) + 0.8), width_ratios=[1, 1, 1.35])
     figure, axes = plt.subplots(len(rows), 3, squeeze=False, layout="constrained", **size)
     for (left, middle, right), i in zip(axes, rows, strict=True):
@@ -92,12 +88,11 @@ def plot_pairs(attribution, rows=None, boxes=None):
 
 def plot_methods(attributions, rows, boxes=None, figure=None):
     """One row a pair, one column a method: its map over the image, each from its minimum (dark) to its maximum.  -> Figure
-
-    attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.  figure: a part of one to draw in, or its own.
-    """
-    size = (1.75 * (len(attributions) + 1), 1.8 * len(rows) + 0.3)
-    figure = plt.figure(figsize=size, layout="constrained") if figure is None else figure
-    axes = figure.subplots(len(rows), len(attributions) + 1, squeeze=False)
+    attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.  figure: a part of one to draw in, or its own."""
+    rows = checked_rows(rows, min(map(len, attributions)))
+    columns = len(attributions) + 1
+    figure = figure or plt.figure(figsize=(1.75 * columns, 1.8 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, i in zip(axes, rows, strict=True):
         marks, image = boxes[i] if boxes else (), attributions[0].images[i]
         draw_image(line[0], image, marks)
@@ -116,11 +111,10 @@ def as_seen(clip, pixels):
 
 
 def draw_degradation(axes, clip, attribution, i, inputs):
-    """Pair i as its map degrades it: a column for the pair, one for its map, one for each of the degraded inputs.
-
-    axes: (2, 2 + the number of inputs), pictures above words.  inputs: (pixels (B, 3, H, W), ids (B, T)) of all the pairs each;
-    a word, or a piece of one, that became the blank is shown as <B>.
-    """
+    """Pair i as its map degrades it: a column for the pair, one for its map, one for each of the degraded inputs, pictures above
+    words; a word, or a piece of one, that became the blank is shown as <B>.
+    axes: (2, 2 + the number of inputs).  inputs: (pixels (B, 3, H, W), ids (B, T)) of all the pairs each."""
+    checked_rows([i], len(attribution))
     heat, (words, scores), tokens = attribution.heat(i), attribution.words(i), attribution.tokens[i]
     _, places = whole_words(attribution.captions[i], tokens)
     content = clip.tokens(attribution.captions).content[i]

@@ -1,17 +1,17 @@
 import json
-import os
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import cpu_count
+from joblib.externals.loky import get_reusable_executor
 from nbformat.v4 import new_code_cell, new_notebook
 
 from m2ib_lite.repro import Report
-from m2ib_lite.repro.page import END, START, side_by_side, with_best
-from m2ib_lite.repro.pool import cores_shared
+from m2ib_lite.repro.page import END, START, side_by_side
 from m2ib_lite.repro.report import claims
-from m2ib_lite.repro.runner import defaults, figures, longest_first, parse, record, run_notebook
+from m2ib_lite.repro.runner import defaults, figures, longest_first, parse, record
 
 MODEL = dict(MODEL="testbed", SEED=1)
 
@@ -113,11 +113,9 @@ def test_a_single_claim_shows_its_interval():
 
 
 def test_the_best_of_each_column_is_bold():
-    rows = [("drop, image, scenes: M2IB", 1.0), ("drop, image, scenes: nib", 2.0)]
+    rows = [("drop, image, scenes: M2IB", 1.0), ("drop, image, scenes: nib", 2.0), ("drop, image, scenes: M2IB against nib", 3.0)]
     rows += [("increase, image, scenes: M2IB", 10.0), ("increase, image, scenes: nib", 20.0), ("R@1", 0.9)]
-    tables = side_by_side([dict(number=number, mean=mean) for number, mean in rows])
-    assert list(tables) == ["scenes"]
-    table = with_best(tables["scenes"])
+    (table,) = side_by_side([dict(number=number, mean=mean) for number, mean in rows]).values()
     assert table.loc["M2IB"].to_dict() == {"drop, image ↓": "**1**", "increase, image ↑": "10"}
     assert table.loc["nib"].to_dict() == {"drop, image ↓": "2", "increase, image ↑": "**20**"}
 
@@ -211,36 +209,29 @@ def test_notebooks_that_took_longest_start_first_and_new_ones_before_them(tmp_pa
     assert [path.stem for path in longest_first(paths, tmp_path)] == ["02_new", "01_long", "00_short"]
 
 
-def test_kernels_share_the_cores_but_a_users_own_number_stands(monkeypatch):
-    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with cores_shared(2):
-        assert os.environ["OMP_NUM_THREADS"] == "4"
-    assert "OMP_NUM_THREADS" not in os.environ
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    with cores_shared(2):
-        assert os.environ["OMP_NUM_THREADS"] == "3"
-    assert os.environ["OMP_NUM_THREADS"] == "3"
+@pytest.fixture
+def fresh():
+    """No worker is left of another test: it would not know of this one's folder."""
+    get_reusable_executor().shutdown()
 
 
-def test_a_relative_model_folder_reaches_the_notebook(tmp_path, monkeypatch):
-    (tmp_path / "my model").mkdir()
-    code = "from pathlib import Path\nassert Path(MODEL).is_dir() and Path(MEDICAL_MODEL).is_dir()"
-    write(tmp_path, "00_x", 'MODEL = "testbed"\nMEDICAL_MODEL = "radiographs"\nOUT = ""', code)
-    monkeypatch.chdir(tmp_path)
-    run_notebook(tmp_path / "00_x.ipynb", dict(MODEL="my model", MEDICAL_MODEL="my model"), tmp_path / "out")
-
-
-def test_relative_places_reach_notebooks_that_run_side_by_side(tmp_path, monkeypatch):
+@pytest.mark.parametrize("threads", ["", "3"])
+def test_notebooks_side_by_side_stay_in_the_users_folder_and_share_the_cores(tmp_path, monkeypatch, fresh, threads):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
-    code = "from pathlib import Path\nassert Path(DATA).is_dir()\n(Path(OUT) / f'{NAME}.txt').write_text('here')"
-    for i in range(4):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    code = "import os\nfrom pathlib import Path\nassert Path(DATA).is_dir()\n"
+    code += "(Path(OUT) / f'{NAME}.txt').write_text(os.environ['OMP_NUM_THREADS'] + os.environ['MKL_NUM_THREADS'])"
+    for i in range(3):
         write(folder, f"0{i}_x", f'NAME = "{i}"\nDATA = "scenes"\nOUT = ""', code)
     assert figures(["DATA=photos", "OUT=out"], folder) == 0
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.txt")) == ["0.txt", "1.txt", "2.txt", "3.txt"]
+    share = threads or str(max(1, cpu_count() // 2))
+    found = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.txt")}
+    assert found == dict.fromkeys(["0.txt", "1.txt", "2.txt"], 2 * share)
 
 
 def test_a_notebook_without_parameters_is_an_error(tmp_path):

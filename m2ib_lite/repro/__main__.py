@@ -6,19 +6,13 @@ import sys
 
 from .runner import figures, record
 
-
-def main(arguments):
-    """Exit status 1 where a notebook failed, a message where a setting is wrong."""
+if __name__ == "__main__":
     try:
-        if arguments == ["record"]:
+        if sys.argv[1:] == ["record"]:
             record()
-        elif arguments[:1] == ["figures"]:
-            sys.exit(1 if figures(arguments[1:]) else 0)
+        elif sys.argv[1:2] == ["figures"]:
+            sys.exit(figures(sys.argv[2:]) > 0)  # 1 where a notebook failed
         else:
             sys.exit(__doc__)
     except ValueError as error:
         sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

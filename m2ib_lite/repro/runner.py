@@ -1,41 +1,43 @@
-"""Run the notebooks through papermill, make a page of their figures, keep their numbers."""
+"""Run the notebooks through papermill, side by side, and keep what they measured and drew."""
 
 import ast
 import json
-import logging
 import math
+import os
 import re
 import time
-from functools import partial
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
 import pandas as pd
 import papermill
-from papermill.engines import NBClientEngine, papermill_engines
+from joblib import Parallel, delayed, parallel_config
 from PIL import Image
 from tqdm import tqdm
 from traitlets.config import Config
 
 from ..models import TESTBED
 from .page import all_claims, index_page, write_results
-from .pool import side_by_side
+from .report import read
 
 NOTEBOOKS = TESTBED.parent / "notebooks"
 FIGURES = TESTBED.parent / "build" / "figures"
-RUNS = "runs.json"  # what each notebook of the last run took
+NUMBERED = "[0-9][0-9]_*.ipynb"
+RUNS = "runs.json"  # the seconds of each notebook in the last run
+AT_ONCE = 2  # one notebook on two cores leaves a third of them idle
 PICTURE = (1400, 2400)  # pixels at most of a figure that README shows
-PLACES = {"MODEL", "MEDICAL_MODEL", "DATA", "MEDICAL_DATA"}  # parameters that may be a path
+KEPT = ("low", "high", "tolerance", "pairs", "claim", "held")  # of a number, beside its value
 RECORDED_ON = "cpu"  # noise drawn on another kind of device differs
+BaseManager.register("tqdm", tqdm)  # a bar in a process of its own, which those of the notebooks move on
 
 
 def defaults(path):
     """The notebook's parameters and their values, read from its cell tagged `parameters`.  ValueError where it has none."""
     for cell in nbformat.read(path, as_version=4).cells:
         if "parameters" in cell.metadata.get("tags", []):
-            assigned = ast.parse(cell.source).body
-            return {line.targets[0].id: ast.literal_eval(line.value) for line in assigned}
+            return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
     raise ValueError(f"{path} has no cell tagged 'parameters': add one, of literals")
 
 
@@ -49,149 +51,92 @@ def parse(settings, known):
         if name not in known:
             raise ValueError(f"no notebook has a parameter {name!r}: there are {', '.join(sorted(known))}")
         try:
-            chosen[name] = text if isinstance(known[name], str) else type(known[name])(text)
+            chosen[name] = type(known[name])(text)
         except ValueError:
             raise ValueError(f"{name}={text}: give a value like {known[name]!r}") from None
     return chosen
 
 
-class OneBarEngine(NBClientEngine):
-    """papermill's engine, telling one bar that all notebooks share of each cell that is done.
-
-    Kernels talk over files: ipykernel warns of plain text on TCP.
-    """
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, bar, **options):
-        complete = nb_man.cell_complete
-
-        def cell_complete(cell, **details):
-            complete(cell, **details)
-            bar.update()
-
-        nb_man.cell_complete = cell_complete
-        with TemporaryDirectory(prefix="m2ib-") as own:  # kernels that start together would take the same files
-            config = Config(KernelManager=dict(transport="ipc", connection_file=f"{own}/kernel.json"))
-            return super().execute_managed_notebook(nb_man, kernel_name, config=config, **options)
-
-
 def run_notebook(path, parameters, out, bar=None):
-    """Run one notebook with the parameters of these that it has, its figures and numbers into `out`.
+    """Run one notebook in this process's folder, with the parameters of these that it has, its figures and numbers into `out`.
 
-    The executed notebook goes to out/notebooks.  Raises what the notebook raised.
+    The executed notebook goes to out/notebooks.  bar: told of each code cell that ran.  Raises what the notebook raised.
     """
-    known = defaults(path)
-    chosen = {name: value for name, value in parameters.items() if name in known}
-    executed = Path(out) / "notebooks" / path.name
+    known, executed = defaults(path), Path(out) / "notebooks" / path.name
+    chosen = {name: value for name, value in parameters.items() if name in known} | {"OUT": str(Path(out).resolve())}
     executed.parent.mkdir(parents=True, exist_ok=True)
-    papermill_engines.register("one_bar", OneBarEngine)
-    options = dict(engine_name="one_bar", bar=bar if bar is not None else tqdm(disable=True))
-    chosen["OUT"] = str(Path(out).resolve())
-    for name in PLACES & set(chosen):
-        if Path(chosen[name]).exists():  # the kernel runs in another folder
-            chosen[name] = str(Path(chosen[name]).resolve())
-    papermill.execute_notebook(path, executed, chosen, cwd=path.parent, progress_bar=False, kernel_name="python3", **options)
-
-
-def numbered(folder):
-    """The notebooks of a folder in order."""
-    return sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
-
-
-def longest_first(paths, kept):
-    """The notebooks in an order that keeps all cores busy to the end: by the seconds recorded in kept/expected, new ones first."""
-
-    def seconds(path):
-        numbers = kept / "expected" / f"{path.stem}.json"
-        models = json.loads(numbers.read_text()).values() if numbers.exists() else ()
-        return max((model.get("seconds", math.inf) for model in models), default=math.inf)
-
-    return sorted(paths, key=seconds, reverse=True)
+    options = dict(on_cell_executed=bar and (lambda **_: bar.update()), progress_bar=False, kernel_name="python3")
+    with TemporaryDirectory(prefix="m2ib-") as own:  # kernels that start together would take the same files
+        files = dict(transport="ipc", connection_file=f"{own}/kernel.json")  # over TCP ipykernel warns of plain text
+        papermill.execute_notebook(path, executed, chosen, config=Config(KernelManager=files), **options)
 
 
 def one_run(path, parameters, out, bar):
-    """Run one notebook whatever happens in it.  -> its row of the last table"""
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    """Run one notebook whatever happens in it.  -> its row of the last table: seconds, claims, whether numbers agree, error"""
     start, error = time.time(), ""
     try:
         run_notebook(path, parameters, out, bar)
     except Exception as failure:  # the others go on
-        error = str(failure).strip().splitlines()[-1]
-    return summarise(path.stem, time.time() - start, error, read_report(path.stem, out))
+        error = (str(failure).strip() or repr(failure)).splitlines()[-1]
+    report = read(out / f"{path.stem}.json") or dict(rows=[], note="the notebook did not come to its Check")
+    held, agree = ([row[column] for row in report["rows"]] for column in ("held", "agrees"))
+    row = dict(notebook=path.stem, seconds=round(time.time() - start), held=held.count("held"), not_held=held.count("not held"))
+    return {**row, "recorded": "none" if report["note"] else "agrees" if all(agree) else "differs", "error": error}
+
+
+def longest_first(paths, kept):
+    """The notebooks in an order that keeps all cores busy to the end: by the seconds recorded in kept/expected, new ones first."""
+    models = {path: read(kept / "expected" / f"{path.stem}.json").values() for path in paths}
+    seconds = {path: max((model["seconds"] for model in models[path]), default=math.inf) for path in paths}
+    return sorted(paths, key=seconds.get, reverse=True)
+
+
+def side_by_side(paths, parameters, out):
+    """one_run of each notebook, started in this order, AT_ONCE at a time, under one bar of code cells.  An interrupt ends all."""
+    code = [cell for path in paths for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    threads = os.environ.get("OMP_NUM_THREADS")  # joblib shares the cores, unless the user has said otherwise
+    with BaseManager() as shared, parallel_config("loky", inner_max_num_threads=threads and int(threads)):
+        bar = shared.tqdm(total=len(code) + len(paths), unit="cell")  # papermill adds a cell to each
+        runs = Parallel(AT_ONCE)(delayed(one_run)(path, parameters, out, bar) for path in paths)
+        bar.close()
+    return sorted(runs, key=lambda run: run["notebook"])
 
 
 def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=TESTBED):
     """Run every notebook, go on where one fails, write the index page, print the tables.  -> number of failures"""
-    paths = numbered(folder)
+    paths = sorted(folder.glob(NUMBERED))
     parameters = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
-    out = Path(parameters.get("OUT", out))
-    clear(out, paths)
-    cells = sum(len(nbformat.read(path, as_version=4).cells) + 1 for path in paths)  # papermill adds one
-    runs = side_by_side([partial(one_run, path, parameters, out) for path in longest_first(paths, kept)], cells)
-    runs.sort(key=lambda run: run["notebook"])
-    (out / RUNS).write_text(json.dumps(runs))
-    reports = {path.stem: read_report(path.stem, out)["rows"] for path in paths}
+    out = Path(parameters.get("OUT", out)).resolve()
+    for path in paths:  # what an earlier run of these left, and nothing else that may lie there
+        for old in (*out.glob(f"{path.stem}*.png"), *out.glob(f"{path.stem}*.pdf"), *out.glob(f"{path.stem}.json")):
+            old.unlink()
+    runs = side_by_side(longest_first(paths, kept), parameters, out)
+    (out / RUNS).write_text(json.dumps({run["notebook"]: run["seconds"] for run in runs}))
+    reports = {path.stem: read(out / f"{path.stem}.json").get("rows", []) for path in paths}
     (out / "index.html").write_text(index_page(runs, reports, out), encoding="utf-8")
-    print(all_claims(reports).to_string(index=False, max_colwidth=100))
-    print(pd.DataFrame(runs).to_string(index=False, max_colwidth=100))
+    for table in (all_claims(reports), pd.DataFrame(runs)):
+        print(table.to_string(index=False, max_colwidth=100))
     print(f"figures: {out / 'index.html'}")
     return sum(run["error"] != "" for run in runs)
-
-
-def clear(out, paths):
-    """Take away what an earlier run of these notebooks left, and nothing else that may lie there."""
-    out.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        for old in (*out.glob(f"{path.stem}*.png"), *out.glob(f"{path.stem}*.pdf"), out / f"{path.stem}.json"):
-            old.unlink(missing_ok=True)
-
-
-def read_report(name, out):
-    """What the Check of a notebook wrote, empty where it did not come so far."""
-    path = out / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else dict(rows=[], note="no numbers")
-
-
-def summarise(name, seconds, error, report):
-    """One row of the last table: notebook, seconds, claims held and not held, whether recorded numbers agree, error."""
-    held = [row["held"] for row in report["rows"]]
-    row = dict(notebook=name, seconds=round(seconds), held=held.count("held"), not_held=held.count("not held"))
-    agrees = all(row["agrees"] for row in report["rows"])
-    return {**row, "recorded": "none" if report["note"] else "agrees" if agrees else "differs", "error": error}
-
-
-def kept_number(row):
-    """What data/expected keeps of one row of a report."""
-    rounded = {name: round(row[name], 5) for name in ("low", "high")}
-    return dict(value=round(row["mean"], 5), **rounded, **{name: row[name] for name in ("tolerance", "pairs", "claim", "held")})
-
-
-def one_line_each(text):
-    """JSON with each innermost object on a line of its own."""
-    return re.sub(r"\{[^{}]*\}", lambda found: " ".join(found[0].split()), text)
 
 
 def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED, readme=TESTBED.parent / "README.md"):
     """Keep the numbers and figures of the last run, one with the notebooks' own parameters, in kept/expected and kept/figures,
     and show them in README."""
-    reports = {path: out / f"{path.stem}.json" for path in numbered(folder)}
-    for path, numbers in reports.items():
-        own = {name: value for name, value in defaults(path).items() if name != "OUT"}
-        if "DEVICE" in own:
-            own["DEVICE"] = RECORDED_ON
-        if not numbers.exists() or json.loads(numbers.read_text())["parameters"] != own:
+    seconds, reports = read(out / RUNS), {}
+    for path in sorted(folder.glob(NUMBERED)):
+        own = {name: RECORDED_ON if name == "DEVICE" else value for name, value in defaults(path).items() if name != "OUT"}
+        reports[path.stem] = read(out / f"{path.stem}.json")
+        if path.stem not in seconds or reports[path.stem].get("parameters") != own:
             remedy = f"run `make figures DEVICE={RECORDED_ON}` without other settings"
             raise ValueError(f"{path.stem} has no finished run with its own parameters in {out}: {remedy}")
-    if not (out / RUNS).exists():
-        raise ValueError(f"{out} has no {RUNS}: run `make figures DEVICE={RECORDED_ON}`")
-    seconds = {run["notebook"]: run["seconds"] for run in json.loads((out / RUNS).read_text())}
-    for path, numbers in reports.items():
-        report, target = json.loads(numbers.read_text()), kept / "expected" / numbers.name
-        models = json.loads(target.read_text()) if target.exists() else {}
-        values = {row["number"]: kept_number(row) for row in report["rows"]}
-        models[report["parameters"]["MODEL"]] = dict(parameters=report["parameters"], seconds=seconds[path.stem], numbers=values)
-        target.write_text(one_line_each(json.dumps(models, indent=1)) + "\n")
-        for figure in out.glob(f"{path.stem}*.png"):
+    for name, report in reports.items():
+        target, parameters = kept / "expected" / f"{name}.json", report["parameters"]
+        numbers = {row["number"]: {"value": row["mean"]} | {name: row[name] for name in KEPT} for row in report["rows"]}
+        models = read(target) | {parameters["MODEL"]: dict(parameters=parameters, seconds=seconds[name], numbers=numbers)}
+        text = json.dumps(models, indent=1)
+        target.write_text(re.sub(r"\{[^{}]*\}", lambda inner: " ".join(inner[0].split()), text) + "\n")  # a number a line
+        for figure in out.glob(f"{name}*.png"):
             picture = Image.open(figure)
             picture.thumbnail(PICTURE)
             picture.save(kept / "figures" / figure.name, optimize=True)
