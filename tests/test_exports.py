@@ -100,7 +100,7 @@ def test_one_modality_alone_is_saved_without_the_others_files(attribution, tmp_p
         (["a", ".."], "id '..' is no safe file name"),
         (["a", ""], "id '' is no safe file name"),
         (["a", "b\n"], "is no safe file name"),
-        (["Scan", "scan"], "id 'scan' stands for 2 pairs"),
+        (["Scan", "scan"], "id 'Scan' is that of two pairs"),
     ],
 )
 def test_ids_that_cannot_be_file_names_are_refused_before_anything_is_made(attribution, tmp_path, ids, message):
@@ -190,9 +190,9 @@ def test_a_table_of_segments_by_hand(attribution):
 def test_segments_are_saved_as_masks_and_a_table(attribution, tmp_path):
     segments = attribution.segments("otsu")
     save_segments(segments, tmp_path / "cut", truths=[segment.mask for segment in segments])
-    assert files_in(tmp_path / "cut") == ["masks/0000.png", "masks/0001.png", "segments.csv"]
+    assert files_in(tmp_path / "cut") == ["0000.png", "0001.png", "segments.csv"]
     for i, segment in enumerate(segments):
-        with Image.open(tmp_path / "cut" / "masks" / f"000{i}.png") as picture:
+        with Image.open(tmp_path / "cut" / f"000{i}.png") as picture:
             assert (picture.mode, picture.size) == ("L", SIZES[i])
             np.testing.assert_array_equal(np.asarray(picture), 255 * segment.mask)
     rows = pd.read_csv(tmp_path / "cut" / "segments.csv", dtype={"id": str})
