@@ -42,11 +42,10 @@ def one_or_two(kind, text):
 
 def parser():
     """The options of every command; one of `explain` that is not given is left out, so that its default stands in one place."""
-    page = dict(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    whole = argparse.ArgumentParser("m2ib", description="M2IB attribution of CLIP", **page)
+    whole = argparse.ArgumentParser("m2ib", description="M2IB attribution of CLIP")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    texts = dict(help="score methods on every pair of a data set", description=cleandoc(EVALUATE), epilog=cleandoc(EXAMPLES))
-    one = commands.add_parser("evaluate", **texts, **page)
+    page = dict(description=cleandoc(EVALUATE), epilog=cleandoc(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter)
+    one = commands.add_parser("evaluate", help="score methods on every pair of a data set", allow_abbrev=False, **page)
     add, names = one.add_argument, ", ".join(METHODS).lower()
     add("--model", required=True, help="testbed, radiographs, a folder, a name on the hub, or a file with OpenAI's state dict")
     add("--tokenizer", metavar="PATH", help="for a model that brings none: a folder, a name on the hub, or OpenAI's BPE file")

@@ -116,11 +116,12 @@ def test_torn_pictures_and_torn_lines_of_a_table_are_rows(folder, capsys):
     images.mkdir()
     load_pairs("scenes")[0].image.save(images / "a.png")
     (images / "torn.png").write_bytes((images / "a.png").read_bytes()[:500])
-    whole = {"image": "a.png", "caption": "an owl"}
+    whole = {"image": "a.png", "caption": "an owl zq"}
     lines = [whole, whole | {"id": "\ud800"}, whole | {"image": "\udfff.png"}, {"image": "torn.png", "caption": "two mice"}]
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     given = ["--data", str(folder / "captions.jsonl"), "--root", str(images), "--out", str(folder / "out")]
-    main(["evaluate", "--model", str(folder), *given, "--methods", "chefer", "--device", "cpu"])
+    with pytest.warns(UserWarning, match=r"\d+ warnings from a.png to torn.png, the last: .*zq"):
+        main(["evaluate", "--model", str(folder), *given, "--methods", "chefer", "--device", "cpu"])
     table = pd.read_parquet(folder / "out" / "scores")
     assert table.groupby("pair", sort=False).size().tolist() == [8, 1, 1, 1]
     errors = table.dropna(subset="error").set_index("pair")["error"]

@@ -103,8 +103,7 @@ def sums(table):
 def summarise(tables):
     """The mean of each method in each metric, with its 95% t interval; of "M2IB - rival" that is a paired t test.
 
-    tables: the shards of a run, of which one at a time is in memory.
-    -> DataFrame of method, modality, metric, pairs, mean, low, high; the number of bad pairs by method, as a Series
+    tables: of the shards, one at a time.  -> DataFrame of method, modality, metric, pairs, mean, low, high; bad pairs by method
     """
     found, bad = reduce(lambda a, b: [x.add(y, fill_value=0) for x, y in zip(a, b, strict=True)], map(sums, tables))
     mean = found["total"] / found["pairs"]

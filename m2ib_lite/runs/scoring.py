@@ -32,11 +32,8 @@ def scores(clip, name, pairs, options):
 
 
 def failure(pair_id, error, method=None):
-    """The row of a pair without scores: by one method, or, where it could not be read, by all.
-
-    Raises the error again where it is no fault of the pair but of the machine, which another start may find well: a full disk or
-    memory, too many open files, a broken device.
-    """
+    """The row of a pair that has no scores by one method, or could not be read.  Raises the error again where it is no fault of
+    the pair but of the machine, which another start may find well: a full disk or memory, too many open files, a broken device."""
     numbers = {getattr(e, "errno", None) for e in (error, error.__cause__)}
     if isinstance(error, torch.AcceleratorError | MemoryError) or OF_THE_MACHINE & numbers:
         raise error
@@ -67,8 +64,7 @@ class Scorer:
                 tables += self.batch(data, now)
                 done(len(now))
         if caught:
-            where = f"in the pairs from {ids[0]} to {ids[-1]}"
-            warnings.warn(f"{len(caught)} warnings {where}, the last: {caught[-1].message}", stacklevel=2)
+            warnings.warn(f"{len(caught)} warnings from {ids[0]} to {ids[-1]}, the last: {caught[-1].message}", stacklevel=2)
         return pd.concat(tables).set_index("pair").loc[ids].reset_index()
 
     def batch(self, data, places):
