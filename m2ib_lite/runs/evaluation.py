@@ -1,37 +1,36 @@
 """A run over a large data set: what it depends on, its shards in order, its summary."""
 
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from ..data import load_pairs
-from ..data.load import name_of
+from ..data.load import SHIPPED, name_of
 from ..evaluate import METHODS, digest, method_options, sources
+<<<<<<< HEAD
+=======
+from ..explain import check_positive
+from ..metrics import t_interval
+>>>>>>> h_c
 from ..models import load_model
 from ..side import check_positive
 from . import store
 from .scoring import Scorer
-from .summary import summarise
 
 LIBRARIES = ("captum", "numpy", "pillow", "scikit-image", "scikit-learn", "scipy", "torch", "transformers")
-
-
-def named(methods):
-    """Names of methods in any case -> those of METHODS, in its order.  ValueError for an unknown one."""
-    known, wanted = {name.lower(): name for name in METHODS}, [name.strip().lower() for name in methods]
-    unknown = [name for name in wanted if name not in known]
-    if unknown or not wanted:
-        raise ValueError(f"no method {', '.join(map(repr, unknown))}: there are {', '.join(known)}")
-    return [name for name in METHODS if name.lower() in wanted]
+OURS = "M2IB"
 
 
 def evaluate_data(
     model,
     data,
     out,
-    methods=("M2IB",),
+    methods=(OURS,),
     count=None,
     seed=0,
     root=None,
@@ -42,37 +41,39 @@ def evaluate_data(
     shard=100,
     **ours,
 ):
-    """Every metric of `scores` for every pair of `data` and every method, into the folder `out`; goes on where a run was cut off.
+    """Every metric of `scores` for every pair and method, as the folder `out`; called again, a run goes on where it was cut off.
 
-    model, tokenizer, device, dtype: as load_model; data (rows: image, caption), count, seed, root: as load_pairs; ours: as explain.
-    Memory is bounded by the `shard` pairs that are written at once.  out/scores holds the rows, those of `tidy` with an error:
-    a bad pair has one that says why.  out/manifest.json: what they depend on.  Stopped at any moment, even by a crash of the
-    machine, and called again, it ends with the rows of an unbroken run; broken files are made again.  -> `summarise`, the means
-    also in summary.csv
+    model, tokenizer, device, dtype: as load_model; data, count, seed (of the noise too), root: as load_pairs; ours: as explain.
     ValueError for a bad option, another run at work in `out`, or one there that depends on something else; OSError for a full disk.
+    -> `summarise`
     """
-    names, folder = named(methods), Path(out)
     check_positive(batch_size=batch_size, shard=shard)
-    if ours and "M2IB" not in names:
-        raise ValueError(f"{', '.join(ours)}: only M2IB takes that, so add m2ib to the methods")
-    options = {name: options for name, options in method_options(seed, **ours).items() if name in names}
-    pairs, clip = load_pairs(data, count, seed, root), load_model(str(model), device, getattr(torch, dtype), tokenizer)
-    places = dict(model=model, tokenizer=tokenizer, data=name_of(data), root=root)
-    settings = {name: place and str(place) for name, place in places.items()} | dict(seed=seed, dtype=dtype)
-    settings |= dict(batch_size=batch_size, shard=shard, methods=options)
+    options = chosen(methods, seed, ours)
+    drawn = not (isinstance(data, str) and data in SHIPPED)  # what is shipped has a seed of its own
+    pairs = load_pairs(data, count, seed if drawn else None, root)
+    clip, folder = load_model(str(model), device, getattr(torch, dtype), tokenizer), Path(out)
+    manifest = dict(model=model, tokenizer=tokenizer, data=name_of(data), root=root, seed=seed, dtype=dtype, batch_size=batch_size)
+    manifest |= {"shard": shard, "methods": options, "device": clip.device.type, "model digest": digest(clip, {})}
+    manifest |= {"pairs": len(pairs), "data digest": pairs.digest(), "code": sources()}
     with store.only_run(folder):
-        store.settle(folder, {**settings, **circumstances(clip, pairs)})
+        store.settle(folder, manifest | {library: version(library) for library in LIBRARIES})
         files = store.shards(folder, len(pairs), shard)
         fill(files, pairs, Scorer(clip, options, batch_size))
         summary, bad = summarise(store.read_shard(path)[0] for path in files)
-        store.write_whole(folder / "summary.csv", summary.to_csv(index=False).encode())
+        with store.written_whole(folder / "summary.csv") as part:
+            summary.to_csv(part, index=False)
     return summary, bad
 
 
-def circumstances(clip, pairs):
-    """What scores depend on besides the settings: the contents of the model and the data, the kind of device, the code."""
-    contents = {"model digest": digest(clip, {}), "pairs": len(pairs), "data digest": pairs.digest()}
-    return {**contents, "device": clip.device.type, "code": sources(), **{library: version(library) for library in LIBRARIES}}
+def chosen(methods, seed, ours):
+    """The methods of these names, in any case.  -> {name: options}; ValueError for an unknown one, or M2IB's options without it."""
+    wanted, known = [name.strip().lower() for name in methods], [name.lower() for name in METHODS]
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        raise ValueError(f"no method {', '.join(map(repr, unknown))}: there are {', '.join(known)}")
+    if ours and OURS.lower() not in wanted:
+        raise ValueError(f"{', '.join(ours)}: only M2IB takes that, so add m2ib to the methods")
+    return {name: options for name, options in method_options(seed, **ours).items() if name.lower() in wanted}
 
 
 def fill(files, pairs, scorer):
@@ -85,6 +86,32 @@ def fill(files, pairs, scorer):
     with tqdm(total=len(pairs), initial=there, unit="pair") as bar:
         for path, places in files.items():
             if not sizes[path]:
-                table = scorer.table(pairs, places, bar.update)
-                store.write_shard(path, table, scorer.batch_size)
+                store.write_shard(path, scorer.table(pairs, places, bar.update), scorer.batch_size)
             scorer.batch_size = sizes[path] or scorer.batch_size
+
+
+def sums(table):
+    """Of one shard: number, sum and sum of squares of each method's values in each metric, and of "M2IB - rival", what M2IB's
+    are above a rival's pair by pair; the number of bad pairs by method."""
+    scores, bad = table[table["error"].isna()], table[table["error"].notna()].fillna({"method": "not read"})
+    index = ["pair", "modality", "metric"]
+    wide = scores.pivot(index=index, columns="method", values="value")
+    if OURS in wide:
+        above = wide.drop(columns=OURS).rsub(wide[OURS], axis=0).add_prefix(f"{OURS} - ")
+        scores = pd.concat([scores, above.reset_index().melt(index, var_name="method").dropna()])
+    groups = scores.assign(square=scores["value"] ** 2).groupby(["method", "modality", "metric"])
+    found = groups.agg(pairs=("value", "count"), total=("value", "sum"), squares=("square", "sum"))
+    return found, bad.groupby("method")["pair"].nunique()
+
+
+def summarise(tables):
+    """The mean of each method in each metric, with its 95% t interval; of "M2IB - rival" that is a paired t test.
+
+    tables: of the shards, one at a time.  -> DataFrame of method, modality, metric, pairs, mean, low, high; bad pairs by method
+    """
+    found, bad = reduce(lambda a, b: [x.add(y, fill_value=0) for x, y in zip(a, b, strict=True)], map(sums, tables))
+    mean = found["total"] / found["pairs"]
+    variance = (found["squares"] - found["pairs"] * mean**2) / (found["pairs"] - 1)
+    low, high = t_interval(mean, np.sqrt(variance.clip(lower=0)), found["pairs"])  # rounding takes a constant's below 0
+    summary = pd.DataFrame(dict(pairs=found["pairs"].astype(int), mean=mean, low=low, high=high))
+    return summary.reset_index(), bad.astype(int)
