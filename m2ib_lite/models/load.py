@@ -16,7 +16,10 @@ from . import openai
 from .clip import Clip
 from .siglip import Siglip
 
-TESTBED = Path(__file__).parents[2] / "data"  # shipped beside the package, in the clone that it is installed from
+PACKAGE = Path(__file__).parents[1]
+TESTBED = PACKAGE / "testbed"  # as a wheel brings it
+if not TESTBED.exists():
+    TESTBED = PACKAGE.parent / "data"  # in a clone
 BUILT_IN = {"testbed": TESTBED / "models" / "scenes", "radiographs": TESTBED / "models" / "radiographs"}
 UNREADABLE = (OSError, ValueError, SafetensorError, RuntimeError, EOFError, TypeError)  # the last three of a torn pickle
 FAMILIES = {"clip": (CLIPModel, Clip), "siglip": (SiglipModel, Siglip)}  # by model_type
