@@ -16,3 +16,4 @@ Attribution.save = save
 Attribution.segments = find_segments
 
 __all__ = ["Attribution", "explain", "load_model"]
+__version__ = "0.1.0"

@@ -1,4 +1,7 @@
-"""SigLIP, and SigLIP 2 of a fixed resolution: no CLS, no BOS, an attention-pooling head over the patches, padding that counts."""
+"""SigLIP, and SigLIP 2 of a fixed resolution: no CLS, no BOS, an attention-pooling head over the patches, padding that counts.
+
+What each method does is said in `towers` and `clip`; here is how these models differ.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +15,6 @@ class SiglipTower(Tower):
     """What both share: nothing is projected after the model's own head."""
 
     def encode(self, inputs):
-        """As Tower.encode."""
         return F.normalize(self.model(inputs).pooler_output, dim=-1)
 
 
@@ -27,34 +29,23 @@ class SiglipImageTower(SiglipTower):
         self.reader = len(self.blocks)
         self.norms.append(self.final_norm)
 
-    def embed(self, pixels):
-        """What the first block reads.  (B, 3, H, W) -> (B, T, D)"""
-        return self.model.embeddings(pixels)
-
-    def pooled(self, pixels):
-        """Where the embedding is read: what the head gives has one position.  -> (B,)"""
-        return torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
-
     def rest(self, hidden, layer, pixels):
-        """As Tower.rest; after the head, as block `reader`, nothing is left to run."""
-        if layer == self.reader:
+        if layer == self.reader:  # the head, after which nothing is left to run
             return F.normalize(hidden[:, 0], dim=-1)
         return F.normalize(self.project(self.final_norm(self.run(hidden, self.blocks[layer + 1 :]))), dim=-1)
 
     def heads(self, normed, layer):
-        """As Tower.heads; the probe is the head's only query, (N, h, 1, d)."""
         if layer < self.reader:
             return super().heads(normed, layer)
-        attend, probe = self.project.attention, self.project.probe.repeat(len(normed), 1, 1)
+        attend, probe = self.project.attention, self.project.probe.repeat(len(normed), 1, 1)  # the only query
         parts = zip((probe, normed, normed), attend.in_proj_weight.chunk(3), attend.in_proj_bias.chunk(3), strict=True)
         return [rearrange(F.linear(*part), "n t (h d) -> n h t d", h=attend.num_heads) for part in parts]
 
     def finish(self, hidden, mixed, layer):
-        """As Tower.finish; the probe is not added to what it read.  (N, h, 1, d) -> (N, 1, D)"""
         if layer < self.reader:
             return super().finish(hidden, mixed, layer)
         pooled = self.project.attention.out_proj(rearrange(mixed, "n h t d -> n t (h d)"))
-        return pooled + self.project.mlp(self.project.layernorm(pooled))
+        return pooled + self.project.mlp(self.project.layernorm(pooled))  # the probe is not added to what it read
 
 
 class SiglipTextTower(SiglipTower):
@@ -63,13 +54,8 @@ class SiglipTextTower(SiglipTower):
     def __init__(self, model):
         super().__init__(model, model.head, model.final_layer_norm)
 
-    def embed(self, ids):
-        """What the first block reads.  (B, T) -> (B, T, D)"""
-        return self.model.embeddings(ids)
-
     def pooled(self, ids):
-        """Where the embedding is read: the last position, mostly padding.  -> (B,)"""
-        return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
+        return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)  # the last position, mostly padding
 
 
 class Siglip(Clip):
@@ -83,7 +69,6 @@ class Siglip(Clip):
 
     @staticmethod
     def open_towers(model):
-        """The image tower and the text tower."""
         return SiglipImageTower(model.vision_model), SiglipTextTower(model.text_model)
 
     def pixels(self, images):
