@@ -15,11 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-<<<<<<< HEAD
-=======
-from .explain import BAR_DELAY
 from .files import filled_whole
->>>>>>> h_c
 from .metrics import dice, iou
 from .plots import overlay
 from .segments import check_finite

@@ -12,11 +12,7 @@ from tqdm.auto import tqdm
 from ..data import load_pairs
 from ..data.load import SHIPPED, name_of
 from ..evaluate import METHODS, digest, method_options, sources
-<<<<<<< HEAD
-=======
-from ..explain import check_positive
 from ..metrics import t_interval
->>>>>>> h_c
 from ..models import load_model
 from ..side import check_positive
 from . import store
