@@ -1,5 +1,6 @@
 """M2IB: pairs of an image and a caption in, what each tower had to keep for them to match out."""
 
+from functools import partial
 from numbers import Integral
 
 import torch
@@ -73,11 +74,16 @@ def problem(side, standardise):
     return (side.hidden - mean) / spread, similarity, side.valid
 
 
-def information(side, samples, seed, antithetic, standardise, **options):
-    """What each position of one tower had to keep, summed over its width, in nats.  -> one vector (n,) a pair"""
+def information(side, beta=None, sigma2=None, steps=10, samples=10, lr=1.0, seed=0, antithetic=False, standardise=False):
+    """What each position of one tower had to keep, summed over its width, in nats.  -> one vector (n,) a pair
+
+    The bottleneck stands on the side's `hidden`; the options are those of `explain`.
+    """
+    own = of_tower(side.clip, side.modality, side.layer, beta=beta, sigma2=sigma2)
     hidden, similarity, valid = problem(side, standardise)
-    alpha = optimise(hidden, similarity, valid, noise_of(side, samples, seed, antithetic), **options)
-    scores = capacity(hidden, alpha, options["sigma2"]).sum(dim=-1)  # (B, T)
+    draw = noise_of(side, samples, seed, antithetic)
+    alpha = optimise(hidden, similarity, valid, draw, beta=own["beta"], sigma2=own["sigma2"], steps=steps, lr=lr)
+    scores = capacity(hidden, alpha, own["sigma2"]).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
         raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")
     return side.pick(scores)
@@ -114,14 +120,10 @@ def explain(
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
     own = {name: of_tower(clip, name, layer, beta=beta, sigma2=sigma2) for name in asked(modality)}
-    options = dict(steps=steps, samples=samples, lr=lr)
-    check_positive(**options)
+    check_positive(steps=steps, samples=samples, lr=lr)
     if antithetic and samples % 2:
         raise ValueError(f"samples is {samples}: antithetic noise comes in twos, give an even number")
-
-    def find(side):
-        numbers = {name: own[side.modality][name] for name in ("beta", "sigma2")}
-        return information(side, seed=seed, antithetic=antithetic, standardise=standardise, **numbers, **options)
-
+    options = dict(beta=beta, sigma2=sigma2, steps=steps, samples=samples, lr=lr, seed=seed)
+    find = partial(information, antithetic=antithetic, standardise=standardise, **options)
     layers = [own[name]["layer"] if name in own else 0 for name in MODALITIES]
     return attribute_sides(find, clip, images, captions, batch_size, progress, modality, layers, method="M2IB", unit="nats")
