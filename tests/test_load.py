@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import json
 import shutil
@@ -394,6 +395,16 @@ def test_a_torn_shard_is_a_bad_pair_that_harms_no_other(shards, file):
     with pytest.raises(ValueError, match=rf"{file}.*it cannot be read .*: write it again"):
         data[data.ids.index(f"{file}, all of it")]
     assert data[data.ids.index("00000-000000")].caption == "cat 0"
+
+
+@pytest.mark.parametrize("shards", ["parquet"], indirect=True)
+def test_a_disk_that_is_full_is_not_put_down_to_a_shard(shards, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(datasets.Dataset, "from_parquet", full)
+    with pytest.raises(OSError, match="no space left"):
+        load_pairs(shards)
 
 
 def test_pictures_of_a_parquet_file_are_checked_by_us(tmp_path, monkeypatch):
