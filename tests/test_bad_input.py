@@ -127,7 +127,7 @@ def test_arrays_tensors_bytes_and_paths_give_the_same_image(tmp_path):
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        (np.zeros((0, 5, 3), np.uint8), ValueError, "no pixels"),
+        (np.zeros((0, 5, 3), np.uint8), ValueError, "has pixels"),
         (Image.new("RGB", (0, 5)), ValueError, "0 x 5 pixels"),
         (np.zeros((2, 3, 5), np.uint8), ValueError, "C of 1, 3 or 4"),
         (np.zeros((3, 3)) + 2.0, ValueError, "from 0 to 1"),

@@ -1,6 +1,9 @@
 import csv
+import errno
 import io
 import json
+import shutil
+import socket
 import tarfile
 import time
 from dataclasses import replace
@@ -175,15 +178,6 @@ def test_a_bad_csv_is_refused_by_name(images, content, message):
     assert str(images if message == "has no pairs" else "captions.csv") in str(caught.value)
 
 
-def test_a_row_with_other_columns_than_the_first_line_is_bad_alone(images):
-    write_csv(images, [("image", "caption"), ("a.png", "one", "two"), ("b.jpg",), ("c.png", "an owl")])
-    data = load_pairs(images)
-    for i in (0, 1):
-        with pytest.raises(ValueError, match=r"line [23]\): it has not the 2 columns image, caption"):
-            data[i]
-    assert data[2].caption == "an owl"
-
-
 @pytest.mark.parametrize(
     ("source", "options", "error", "message"),
     [
@@ -221,7 +215,7 @@ def test_a_tsv_has_caption_then_image_and_no_header(images):
     data = load_pairs(images / "cc.tsv")
     assert data.ids == ["cc.tsv, line 1", "c.png", "a dog", "cc.tsv, line 5", "a.png"]
     assert (data[1].caption, data[1].image.size) == ("a cat", (40, 30))
-    for i, message in ((0, "not the 2 columns"), (2, "give the caption first"), (3, "not the 2 columns")):
+    for i, message in ((0, "the 2 columns caption, image"), (2, "give the caption first"), (3, "the 2 columns caption, image")):
         with pytest.raises(ValueError, match=message):
             data[i]
 
@@ -264,42 +258,25 @@ def chest(tmp_path):
     return write_csv(tmp_path, rows, "MS_CXR_Local_Alignment_v1.0.0.csv")
 
 
-def test_mscxr_boxes_of_one_phrase_make_one_pair(chest):
+def test_mscxr_boxes_of_one_phrase_make_one_pair_and_follow_a_picture_that_was_made_smaller(chest):
     data = load_pairs(chest)
     assert data.ids == ["dicom-a-1", "dicom-a-2", "dicom-b-1"]
     assert data[0].caption == "left basal opacity"
     assert data[0].boxes == [Box("Opacity", 800, 100, 200, 300), Box("Opacity", 0, 0, 100, 50)]
     assert data[1].boxes == [Box("Pneumonia", 800, 100, 200, 300)]
-
-
-def test_mscxr_boxes_follow_a_picture_that_was_made_smaller(chest):
-    (box,) = load_pairs(chest)[2].boxes  # 103..116, 53..58 of 1000 x 500 pixels, a fifth of that in the file
+    (box,) = data[2].boxes  # 103..116, 53..58 of 1000 x 500 pixels, a fifth of that in the file
     assert (box.x, box.y, box.x + box.w, box.y + box.h) == (20, 10, 24, 12)
 
 
 def test_mscxr_pictures_are_found_from_any_of_their_folders(chest, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("labels") / chest.name
     elsewhere.write_text(chest.read_text())
-    assert load_pairs(elsewhere, root=chest.parent)[0].image.size == (1000, 500)
     with pytest.raises(FileNotFoundError, match=r"pair 'dicom-a-1' .*line 2\): .*No such file"):
         load_pairs(elsewhere)[0]
-    elsewhere.write_text(chest.read_text().replace("files/p10", "p10"))
-    for root in (chest.parent, str(chest.parent / "files")):
-        assert load_pairs(elsewhere, root=root)[0].image.size == (1000, 500)
-
-
-def test_mscxr_paths_below_files_are_found_from_files_itself(chest):
-    assert load_pairs(chest, root=chest.parent / "files")[0].image.size == (1000, 500)
-    (chest.parent / "files" / "files").mkdir()
-    with pytest.raises(FileNotFoundError):
-        load_pairs(chest, root=chest.parent / "files")[0]
-
-
-def test_mscxr_rows_that_disagree_about_their_picture_are_named(chest):
-    other = (*OPACITY[:7], 500, 250, "dicom-a")
-    write_csv(chest.parent, [COLUMNS, OPACITY, other], chest.name)
-    with pytest.raises(ValueError, match=r"line 2\): its picture has the sizes .*500, 250.*1000, 500.*: give its true size"):
-        load_pairs(chest)[0]
+    for start in ("files/p10", "p10"):
+        elsewhere.write_text(chest.read_text().replace("files/p10", start))
+        for root in (chest.parent, str(chest.parent / "files")):
+            assert load_pairs(elsewhere, root=root)[0].image.size == (1000, 500)
 
 
 def test_mscxr_boxes_outside_the_centre_crop_stay_in_image_pixels(chest, clip):
@@ -325,15 +302,15 @@ def test_mscxr_boxes_outside_the_centre_crop_stay_in_image_pixels(chest, clip):
         ({7: 0}, "true size"),
         ({7: "inf"}, "are pixels"),
         ({3: "nan"}, "NaN"),
+        ({1: "edema", 7: 500}, r"the sizes .*\(500, 500\), \(1000, 500\).*: give its true size"),  # another line says 1000
     ],
 )
 def test_mscxr_rows_that_are_wrong_are_named(chest, change, message):
     bad = [change.get(i, value) for i, value in enumerate(OPACITY)]
-    write_csv(chest.parent, [COLUMNS, bad, ("Edema", "edema", *OPACITY[2:])], chest.name)
-    data = load_pairs(chest)
+    write_csv(chest.parent, [COLUMNS, bad, ("Edema", "edema", *OPACITY[2:]), ("Edema", "owl", *OPACITY[2:])], chest.name)
     with pytest.raises(ValueError, match=rf"pair 'dicom-a-1' \(.*line 2\).*{message}"):
-        data[0]
-    assert data[1].caption == "edema"
+        load_pairs(chest)[0]
+    assert load_pairs(chest)[-1].caption == "owl"
     write_csv(chest.parent, [COLUMNS[3:], bad[3:]], chest.name)
     with pytest.raises(ValueError, match="no column 'image' but x, y"):
         load_pairs(chest)
@@ -371,56 +348,65 @@ def jpeg(value):
     return file.getvalue()
 
 
-def write_shard(folder, kind, name="00000"):
+def write_shard(folder, kind, name):
     """What img2dataset writes of three addresses, the second of which does not answer."""
-    folder.mkdir(exist_ok=True)
-    rows = [dict(key=name[-1] + str(i), caption=f"cat {i}", status="success", error_message=None) for i in range(3)]
+    rows = [dict(key=f"{name}{i}", caption=f"cat {i}", status="success", error_message=None) for i in range(3)]
     rows[1].update(status="failed_to_download", error_message="HTTP Error 404")
-    if kind == "parquet":
-        rows = [dict(row, jpg=jpeg(100 * i) if i != 1 else None) for i, row in enumerate(rows)]
-    pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-    good = [
-        (f"{rows[i]['key']}{ending}", content)
-        for i in (0, 2)
-        for ending, content in ((".jpg", jpeg(100 * i)), (".txt", b"cat %d" % i))
-    ]
-    if kind == "files":
-        (folder / name).mkdir()
-        for file, content in good:
-            (folder / name / file).write_bytes(content)
+    (folder / name).mkdir(parents=True)
+    for i in (0, 2):
+        (folder / name / f"{name}{i}.jpg").write_bytes(jpeg(100 * i))
+        (folder / name / f"{name}{i}.txt").write_text(f"cat {i}")
     if kind == "webdataset":
         with tarfile.open(folder / f"{name}.tar", "w") as tar:
-            for file, content in good:
-                member = tarfile.TarInfo(file)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+            for file in sorted((folder / name).iterdir()):
+                tar.add(file, file.name)
+    if kind == "parquet":
+        rows = [dict(row, jpg=jpeg(100 * i) if i != 1 else None) for i, row in enumerate(rows)]
+    if kind != "files":
+        shutil.rmtree(folder / name)
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
 
 
-@pytest.mark.parametrize("kind", ["files", "parquet", "webdataset"])
-def test_what_img2dataset_writes_is_read_and_what_it_could_not_fetch_is_bad_alone(tmp_path, kind):
+@pytest.fixture
+def shards(tmp_path, request):
+    """A folder with two such shards, of the kind that the test is given."""
     for name in ("00000", "00001"):
-        write_shard(tmp_path / "pictures", kind, name)
-    data = load_pairs(tmp_path / "pictures")
-    assert sorted(data.ids) == [f"0000{shard}-{shard}{i}" for shard in (0, 1) for i in (0, 1, 2)]
-    assert data.digest() == load_pairs(tmp_path / "pictures").digest()
-    for pair in readable(data[:3]):
+        write_shard(tmp_path / "pictures", request.param, name)
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("shards", ["files", "parquet", "webdataset"], indirect=True)
+def test_what_img2dataset_writes_is_read_and_what_it_could_not_fetch_is_bad_alone(shards):
+    data = load_pairs(shards)
+    assert sorted(data.ids) == [f"{name}-{name}{i}" for name in ("00000", "00001") for i in range(3)]
+    assert data.digest() == load_pairs(shards).digest()
+    with pytest.warns(UserWarning, match="2 of 6 pairs are left out"):
+        good = readable(data)
+    for pair in good:
         number = int(pair.id[-1])
         assert (pair.caption, pair.image.size) == (f"cat {number}", (8, 6))
         assert abs(pair.image.getpixel((0, 0))[0] - 100 * number) < 5
     with pytest.raises(ValueError, match=r"00001\.parquet.*it has no image \(status: failed_to_download\): fetch it again"):
-        data[data.ids.index("00001-11")]
+        data[data.ids.index("00001-000011")]
 
 
-@pytest.mark.parametrize(("kind", "file"), [("parquet", "00001.parquet"), ("webdataset", "00001.tar")])
-def test_a_torn_shard_is_a_bad_pair_that_harms_no_other(tmp_path, kind, file):
-    for name in ("00000", "00001"):
-        write_shard(tmp_path / "pictures", kind, name)
-    path = tmp_path / "pictures" / file
-    path.write_bytes(path.read_bytes()[:700])
-    data = load_pairs(tmp_path / "pictures")
+@pytest.mark.parametrize(("shards", "file"), [("parquet", "00001.parquet"), ("webdataset", "00001.tar")], indirect=["shards"])
+def test_a_torn_shard_is_a_bad_pair_that_harms_no_other(shards, file):
+    (shards / file).write_bytes((shards / file).read_bytes()[:700])
+    data = load_pairs(shards)
     with pytest.raises(ValueError, match=rf"{file}.*it cannot be read .*: write it again"):
         data[data.ids.index(f"{file}, all of it")]
-    assert data[data.ids.index("00000-00")].caption == "cat 0"
+    assert data[data.ids.index("00000-000000")].caption == "cat 0"
+
+
+@pytest.mark.parametrize("shards", ["parquet"], indirect=True)
+def test_a_disk_that_is_full_is_not_put_down_to_a_shard(shards, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(datasets.Dataset, "from_parquet", full)
+    with pytest.raises(OSError, match="no space left"):
+        load_pairs(shards)
 
 
 def test_pictures_of_a_parquet_file_are_checked_by_us(tmp_path, monkeypatch):
@@ -475,32 +461,27 @@ def test_an_image_folder_of_hugging_face_is_read_with_its_masks(images):
     assert load_pairs(images, caption="title")[0].caption == "an owl"
 
 
-def test_a_name_of_the_hub_that_cannot_be_had_is_a_quick_clear_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", "http://127.0.0.1:9", raising=False)
+def test_a_name_of_the_hub_that_cannot_be_had_is_a_quick_clear_error(monkeypatch):
+    def unreachable(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     started = time.monotonic()
-    with pytest.raises(
-        OSError, match=r"no data 'owner/name:test' here, and none from the hub .*: give the path of existing data"
-    ) as caught:
+    with pytest.raises(OSError, match=r"no data 'owner/name:test' here, and none from the hub .*: give the path") as caught:
         load_pairs("owner/name:test")
     assert caught.value.__cause__ is None
-    assert time.monotonic() - started < 10  # the import of `datasets` among them
+    assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
-def test_a_data_set_of_the_hub_gives_its_only_split_or_the_one_that_is_named(monkeypatch, splits):
-    def load_dataset(name, split):
-        made = {key: datasets.Dataset.from_dict({"image": [jpeg(9)], "caption": [key]}) for key in splits}
-        return made[split] if split else datasets.DatasetDict(made)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+def test_a_data_set_of_the_hub_gives_its_only_split_or_the_one_that_is_named(monkeypatch):
+    made = {key: datasets.Dataset.from_dict({"image": [jpeg(9)], "caption": [key]}) for key in ("train", "test")}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: made[split] if split else datasets.DatasetDict(made))
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
-    assert load_pairs(f"owner/name:{splits[-1]}")[0].caption == splits[-1]
-    if len(splits) == 1:
-        assert load_pairs("owner/name")[0].caption == "train"
-    else:
-        with pytest.raises(ValueError, match="has the splits train, test: give one, as in 'owner/name:train'"):
-            load_pairs("owner/name")
+    assert load_pairs("owner/name:test")[0].caption == "test"
+    with pytest.raises(ValueError, match="has the splits train, test: give one, as in 'owner/name:train'"):
+        load_pairs("owner/name")
+    del made["test"]
+    assert load_pairs("owner/name")[0].caption == "train"
 
 
 def test_a_hundred_thousand_lines_are_listed_in_seconds(tmp_path):

@@ -31,22 +31,20 @@ class Images(Sequence):
 def open_image(source):
     """A path, a file's bytes, a PIL image of any mode, an array or a tensor -> an RGB PIL image; transparency is laid over white.
 
-    Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, uint16, or floats in 0..1.  Tensors: the same with channels first.
-    FileNotFoundError for a missing file, OSError for one that the system does not give, ValueError for what is no image, has no
-    pixels, too many (a file's, as Pillow counts) or all in a line, TypeError for another type.
+    Arrays: (H, W) or (H, W, C), C of 1, 3 or 4; uint8, uint16, or floats in 0..1.  Tensors: the same, channels first.
+    OSError for a file that is missing or not given, ValueError for what is no image, has no pixels, too many (a file's, as Pillow
+    counts) or all in a line, TypeError for another type.
     """
     if isinstance(source, torch.Tensor):
-        source = source.detach().cpu().movedim(0, -1).numpy() if source.ndim == 3 else source.detach().cpu().numpy()
-    image = _from_array(np.asarray(source)) if _is_array(source) else decode(source)
+        source = source.detach().cpu().numpy()
+        source = np.moveaxis(source, 0, -1) if source.ndim == 3 else source
+    is_array = hasattr(source, "__array__") and not isinstance(source, Image.Image)
+    image = _from_array(np.asarray(source)) if is_array else decode(source)
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} x {image.height} pixels has nothing to explain: give one with pixels")
     if max(image.size) > MOST_STRETCHED * min(image.size):  # a model's preprocessing would enlarge it to gigabytes
         raise ValueError(f"an image of {image.width} x {image.height} pixels is a line: crop it")
     return _to_rgb(image)
-
-
-def _is_array(source):
-    return hasattr(source, "__array__") and not isinstance(source, Image.Image)
 
 
 def decode(source):
@@ -83,10 +81,8 @@ def _named(name):
 
 def _from_array(array):
     channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise ValueError(f"an image array is (H, W), or (H, W, C) with C of 1, 3 or 4; this one is {array.shape}")
-    if array.size == 0:
-        raise ValueError(f"an image array of shape {array.shape} has no pixels: give one that has")
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
+        raise ValueError(f"an image array is (H, W) or (H, W, C), C of 1, 3 or 4, and has pixels; this one is {array.shape}")
     if np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
             raise ValueError("a float image holds finite numbers from 0 to 1: rescale it, or give uint8")

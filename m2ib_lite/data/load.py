@@ -26,13 +26,11 @@ def load_pairs(source, count=None, seed=None, root=None, image="image", caption=
     """Pairs of an image and a caption, each read when it is asked for.  -> Pairs
 
     source: "scenes", "radiographs" or "retrieval", which are shipped; "photographs", which installed packages bring; a table .csv,
-    .jsonl or .tsv, .parquet or .tar shards, or a folder of either (README's table says what is in them); a hub name "owner/name",
-    or "owner/name:split"; rows, such as a `datasets.Dataset` or a list of dicts.
+    .jsonl or .tsv, a shard .parquet or .tar, or a folder of either (README's table says what is in them); a hub name "owner/name",
+    or "owner/name:split"; rows, such as a `datasets.Dataset` or a list of dicts.  image, caption: the names of those columns.
     count: so many of them, fewer being a warning: of what is shipped the first, else drawn with `seed` (0 unless given) and left
     in their order; all unless given.  root: the folder that paths are relative to, the table's own unless given.
-    image, caption: the names of those columns.
-    OSError, ValueError or TypeError where there is no such source, or nothing in it can be read; what is wrong with one pair is
-    said when that pair is asked for.
+    OSError, ValueError or TypeError where nothing in the source can be read; a bad pair is an error when it is asked for.
     """
     if count is not None and (not isinstance(count, Integral) or count < 1):
         raise ValueError(f"count is {count!r}: give a whole number above zero, or None for all")

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,7 +62,7 @@ def hull(mask):
     return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
 
 
-class Pairs:
+class Pairs(Sequence):
     """Pairs that are each read, from its Record, when it is asked for, and not kept.  Made by `load_pairs`.
 
     data[i] is a Pair, data[a:b] again Pairs, iteration reads one after the other.
@@ -77,9 +78,6 @@ class Pairs:
 
     def __len__(self):
         return len(self._records)
-
-    def __iter__(self):
-        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i):
         """ValueError or OSError where the pair cannot be read; the message names the pair, its place and the remedy."""

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,16 +63,16 @@ class Record:
 
     def content(self):
         """What is known of it without opening an image; see Pairs.digest."""
-        row, fingerprint = {}, getattr(self.rows, "_fingerprint", None)
-        if not fingerprint and isinstance(self.rows[self.index], Mapping):
-            row = self.rows[self.index]
+        if hasattr(self.rows, "_fingerprint"):
+            return self.id, self.columns, self.rows._fingerprint
+        row = self.rows[self.index]
+        row = row if isinstance(row, Mapping) else {}
         known = [value for value in row.values() if isinstance(value, str | list | tuple)]
-        image = next((row[name] for name in (self.columns[0], *OTHERS["image"]) if isinstance(row.get(name), str)), None)
-        try:
-            size = (self.folder / image).stat().st_size if image else None
-        except (OSError, ValueError):  # an address, a missing file, a name that can be no file's
-            size = None
-        return self.id, self.columns, fingerprint, known, size
+        for name in (self.columns[0], *OTHERS["image"]):
+            if isinstance(row.get(name), str):
+                with suppress(OSError, ValueError):  # an address, a missing file, a name that can be no file's
+                    known.append((self.folder / row[name]).stat().st_size)
+        return self.id, self.columns, known
 
 
 def parse_boxes(entries):

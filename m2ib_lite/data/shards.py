@@ -68,7 +68,10 @@ def read_shard(path, folder, image, caption):
         else:
             rows = datasets.Dataset.from_parquet(str(path))
     except Exception as error:  # of datasets and Arrow
-        torn = {PROBLEM: f"it cannot be read ({error.__cause__ or error}): write it again, as img2dataset does when run again"}
+        cause = error.__cause__ or error
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None):  # the machine's fault, not the shard's
+            raise
+        torn = {PROBLEM: f"it cannot be read ({cause}): write it again, as img2dataset does when run again"}
         return as_records({"all of it": torn}, path.name, folder)
     return read_rows(rows, image, caption, path.stem, path.name, folder)
 
