@@ -7,23 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    SiglipConfig,
-    SiglipImageProcessorPil,
-    SiglipModel,
-    TokenizersBackend,
-)
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, TokenizersBackend
+from transformers.models.siglip import SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
 from m2ib_lite.models.openai import read_bpe
 
-CORPUS = [
-    "two owls and a violin on the grass",
-    "a photo of three cats, a dog and a piece of cheese",
-    "mice under the tall trees",
-] * 9
+CORPUS = ["two owls and a violin on the grass", "a photo of three cats, a dog and a piece of cheese", "mice under the tall trees"]
 GRIDS = {"B/32": (7, 2), "B/16": (14, 49407), "L/14": (16, 2), "L/14 at 336": (24, 49407)}  # grid, eos_token_id of the config
 
 
@@ -49,6 +38,10 @@ def openai_package():
     return folder
 
 
+def openai_bpe():
+    return openai_package() / "bpe_simple_vocab_16e6.txt.gz"
+
+
 def openai_module(name):
     """model.py or simple_tokenizer.py of that package, alone."""
     spec = importlib.util.spec_from_file_location(f"openai_{name}", openai_package() / f"{name}.py")
@@ -57,19 +50,14 @@ def openai_module(name):
     return module
 
 
-def openai_bpe():
-    return openai_package() / "bpe_simple_vocab_16e6.txt.gz"
-
-
 def fresh(model, seed=0):
     """The model with every weight drawn anew, so that none is 0 or 1 and equal to another by chance."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "logit" not in name:
-                weight.copy_(
-                    torch.randn(weight.shape, generator=draw) * (0.3 if weight.ndim < 2 else 1.5 * weight[0].numel() ** -0.5)
-                )
+                scale = 0.3 if weight.ndim < 2 else 1.5 * weight[0].numel() ** -0.5
+                weight.copy_(torch.randn(weight.shape, generator=draw) * scale)
     return model.eval()
 
 
@@ -95,7 +83,9 @@ def sentencepieces(eos):
     rules = normalizers.Lowercase(), normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), "")
     tokenizer.normalizer = normalizers.Sequence(list(rules))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.train_from_iterator(CORPUS, trainers.UnigramTrainer(vocab_size=60, special_tokens=["<unk>", eos], unk_token="<unk>"))
+    tokenizer.train_from_iterator(
+        CORPUS * 9, trainers.UnigramTrainer(vocab_size=60, special_tokens=["<unk>", eos], unk_token="<unk>")
+    )
     return tokenizer, dict(eos_token=eos, pad_token=eos, unk_token="<unk>")
 
 
@@ -105,7 +95,7 @@ def gemma_like(eos):
     tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
     tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
     special = ["<pad>", eos, "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=320, special_tokens=special))
+    tokenizer.train_from_iterator(CORPUS * 9, trainers.BpeTrainer(vocab_size=320, special_tokens=special))
     return tokenizer, dict(eos_token=eos, pad_token="<pad>", unk_token="<unk>")
 
 

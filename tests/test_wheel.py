@@ -10,6 +10,7 @@ import pytest
 import m2ib_lite
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = {"models", "photographs", "radiographs", "scenes"}  # of data/; not what made it, nor what the numbers are checked with
 USE = """
 import sys
 from pathlib import Path
@@ -19,12 +20,11 @@ from m2ib_lite import explain, load_model
 from m2ib_lite.data import load_pairs
 
 assert Path(m2ib_lite.__file__).is_relative_to(sys.argv[1]), m2ib_lite.__file__
-pairs = [load_pairs("scenes")[0], load_pairs("radiographs")[0], load_pairs("photographs")[0]]
-clip = load_model("testbed", device="cpu")
-attribution = explain(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], steps=2, samples=2)
+pairs = [load_pairs(name)[0] for name in ("scenes", "radiographs", "photographs")]
+clips = [load_model(name, device="cpu") for name in ("radiographs", "testbed")]
+attribution = explain(clips[1], [pair.image for pair in pairs], [pair.caption for pair in pairs], steps=2, samples=2)
 attribution.plot(0)
 attribution.save("saved")
-load_model("radiographs", device="cpu")
 print(m2ib_lite.__version__)
 """
 
@@ -41,7 +41,7 @@ def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     python("-m", "build", "--no-isolation", "--outdir", folder, ROOT)
     (wheel,) = folder.glob("*.whl")
-    python("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder / "site", wheel)
+    python("-m", "pip", "install", "--no-deps", "--no-index", "--target", folder / "site", wheel)
     return folder / "site"
 
 
@@ -49,14 +49,10 @@ def test_a_wheel_works_outside_of_any_clone(installed, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(installed), "MPLBACKEND": "agg"}
     printed = python("-W", "ignore", "-c", USE, installed, cwd=tmp_path, env=environment)
     assert printed.split()[-1] == m2ib_lite.__version__
-    assert any((tmp_path / "saved").iterdir())
+    assert (tmp_path / "saved" / "maps.npz").exists()
+    assert {path.name for path in (installed / "m2ib_lite" / "testbed").iterdir()} == SHIPPED
 
 
 def test_a_wheel_brings_a_command(installed, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(installed)}
     assert "evaluate" in python(installed / "bin" / "m2ib", "--help", cwd=tmp_path, env=environment)
-
-
-def test_a_wheel_brings_what_is_read_and_not_what_made_it(installed):
-    brought = {path.relative_to(installed / "m2ib_lite" / "testbed").parts[0] for path in installed.rglob("testbed/**/*.*")}
-    assert brought == {"models", "photographs", "radiographs", "scenes"}

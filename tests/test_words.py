@@ -31,7 +31,7 @@ def test_pieces_are_joined_to_the_words_they_come_from(caption, tokens, words, p
     assert whole_words(caption, tokens) == (words, places)
 
 
-def test_each_letter_is_one_tokens(request):
+def test_each_letter_is_one_tokens():
     assert letters("an \U0001f989", [(0, 2), (2, 4), (3, 4)]) == ["an", "\U0001f989", ""]
     assert letters(" x", [(0, 1), (1, 2)]) == [" ", "x"]
     assert letters("x", []) == []
