@@ -139,11 +139,14 @@ def test_saving_again_replaces_and_leaves_what_else_is_there(attribution, tmp_pa
     assert str(np.load(tmp_path / "maps.npz")["unit"]) == "cosine"
     assert "notes.txt" in files_in(tmp_path)
     assert len(files_in(tmp_path)) == 6
-    (tmp_path / "overlays" / "0001.png").unlink()
-    (tmp_path / "overlays" / "0001.png").mkdir()  # where no file can move to
-    with pytest.raises(OSError, match=r"0001\.png"):
+    for name in ("overlays/0001.png", "heats/0001.png"):
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()  # where no file can move to
+        with pytest.raises(OSError, match=r"0001\.png"):
+            attribution.save(tmp_path)
+        assert "maps.npz" not in files_in(tmp_path)  # it never stands beside files that are not its own
+        (tmp_path / name).rmdir()
         attribution.save(tmp_path)
-    assert "maps.npz" not in files_in(tmp_path)  # it never stands beside files that are not its own
 
 
 def test_a_table_of_segments_by_hand(attribution):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def command(folder, out="out"):
 def test_rows_are_those_of_the_evaluation_whatever_the_batch(folder, run):
     options = dict(steps=2, samples=2)
     table, data = run(methods=["random", "Chefer", "m2ib"], **options), load_pairs("scenes", 5)
-    assert list(table["pair"].unique()) == data.ids
+    assert [pair for pair, _ in groupby(table["pair"])] == data.ids  # pair by pair
     assert list(table["method"].unique()) == ["M2IB", "chefer", "random"]
     assert table["error"].isna().all()
     clip, pairs, keys = load_model(str(folder), "cpu"), list(data), ["pair", "modality", "metric"]

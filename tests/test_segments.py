@@ -100,7 +100,7 @@ def test_maps_that_are_not_finite_or_not_there_are_refused():
     [
         (dict(threshold="li"), "threshold is 'li': give one of 'share', 'percentile', 'otsu', 'kmeans'"),
         (dict(threshold="share"), "level is None: 'share' needs one from 0 to below 1"),
-        (dict(threshold="share", level=30), "level is 30"),
+        (dict(threshold="share", level=1), "level is 1"),
         (dict(threshold="percentile", level=float("nan")), "level is nan: 'percentile' needs one from 0 to below 100"),
         (dict(threshold="percentile", level="90"), "level is 90"),
         (dict(threshold="otsu", level=0.3), "leave it out"),
