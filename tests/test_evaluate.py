@@ -93,10 +93,10 @@ def test_other_weights_and_other_libraries_are_other_maps(clip, folder, pairs, t
     attribute("random", clip, pairs[:1], tmp_path)
     attribute("random", load_model(str(folder), device="cpu"), pairs[:1], tmp_path)
     libraries = ("captum", "numpy", "pillow", "tokenizers", "torch", "transformers")
-    for changed in libraries:
+    for changed in (None, *libraries):
         monkeypatch.setattr(ATTRIBUTIONS, "version", lambda library, changed=changed: "1" if library == changed else "0")
         attribute("random", clip, pairs[:1], tmp_path)
-    assert len(list(tmp_path.rglob("*.pt"))) == 2 + len(libraries)
+    assert len(list(tmp_path.rglob("*.pt"))) == 2 + 1 + len(libraries)
 
 
 def test_what_several_keep_at_once_is_added_up(tmp_path):
