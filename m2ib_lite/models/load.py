@@ -20,9 +20,7 @@ from .clip import Clip
 from .siglip import Siglip
 
 PACKAGE = Path(__file__).parents[1]
-TESTBED = PACKAGE / "testbed"  # as a wheel brings it
-if not TESTBED.exists():
-    TESTBED = PACKAGE.parent / "data"  # in a clone
+TESTBED = PACKAGE / "testbed" if (PACKAGE / "testbed").exists() else PACKAGE.parent / "data"  # in a wheel, in a clone
 BUILT_IN = {"testbed": TESTBED / "models" / "scenes", "radiographs": TESTBED / "models" / "radiographs"}
 FAMILIES = {"clip": (CLIPModel, Clip), "siglip": (SiglipModel, Siglip)}  # by model_type
 PATIENCE = 2  # seconds for the hub to answer; its own client tries for half a minute, with a warning each time
