@@ -70,6 +70,8 @@ def read_checkpoint(source, name, dtype):
     local = Path(source).is_dir()
     if local and not (source / "config.json").exists():
         raise FileNotFoundError(f"{source} has no config.json: give the folder that save_pretrained wrote")
+    if local and not [*source.glob("*.safetensors"), *source.glob("pytorch_model*.bin")]:
+        raise FileNotFoundError(f"{source} has no weights: put *.safetensors or pytorch_model*.bin beside its config.json")
     try:
         source = find_source(source)
         kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
