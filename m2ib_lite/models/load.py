@@ -20,9 +20,7 @@ from .clip import Clip
 from .siglip import Siglip
 
 PACKAGE = Path(__file__).parents[1]
-TESTBED = PACKAGE / "testbed"  # as a wheel brings it
-if not TESTBED.exists():
-    TESTBED = PACKAGE.parent / "data"  # in a clone
+TESTBED = PACKAGE / "testbed" if (PACKAGE / "testbed").exists() else PACKAGE.parent / "data"  # in a wheel, in a clone
 BUILT_IN = {"testbed": TESTBED / "models" / "scenes", "radiographs": TESTBED / "models" / "radiographs"}
 FAMILIES = {"clip": (CLIPModel, Clip), "siglip": (SiglipModel, Siglip)}  # by model_type
 PATIENCE = 2  # seconds for the hub to answer; its own client tries for half a minute, with a warning each time
@@ -72,6 +70,8 @@ def read_checkpoint(source, name, dtype):
     local = Path(source).is_dir()
     if local and not (source / "config.json").exists():
         raise FileNotFoundError(f"{source} has no config.json: give the folder that save_pretrained wrote")
+    if local and not [*source.glob("*.safetensors"), *source.glob("pytorch_model*.bin")]:
+        raise FileNotFoundError(f"{source} has no weights: put *.safetensors or pytorch_model*.bin beside its config.json")
     try:
         source = find_source(source)
         kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")

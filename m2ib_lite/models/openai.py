@@ -109,14 +109,12 @@ def converted(state):
     for name, tensor in state.items():
         for pattern, replacement in RENAMED:
             name = re.sub(pattern, replacement, name)
-        if name.endswith("_projection.weight"):
-            tensor = tensor.T
         if ".in_proj_" in name:
-            for part, piece in zip("qkv", tensor.chunk(3), strict=True):
-                found[name.replace("in_proj_", f"{part}_proj.")] = piece.contiguous()
+            names = [name.replace("in_proj_", f"{part}_proj.") for part in "qkv"]
+            found |= zip(names, tensor.chunk(3), strict=True)
         else:
-            found[name] = tensor.contiguous()
-    return found
+            found[name] = tensor.T if name.endswith("_projection.weight") else tensor
+    return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
 def read_bpe(path):
