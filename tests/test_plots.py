@@ -38,10 +38,13 @@ def texts(figure):
     return [text for text in figure.findobj(plt.Text) if text.get_text()]
 
 
-def test_every_word_and_both_maxima_can_be_read(attribution):
-    written = {text.get_text() for text in texts(plot_pairs(attribution))}
+def test_every_word_and_both_maxima_can_be_read_and_each_map_runs_from_zero_to_its_own(attribution):
+    figure = plot_pairs(attribution)
+    written = {text.get_text() for text in texts(figure)}
     assert {"an", "owl", *attribution.tokens[1]} <= written
     assert {"maximum 3 nats a word", "maximum 31 nats a patch", "M2IB, share of maximum"} <= written
+    heats = [image.norm for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
+    assert [(heat.vmin, heat.vmax) for heat in heats] == [(0, np.max(attribution.heat(i))) for i in range(2)]
 
 
 def test_words_in_pieces_are_drawn_whole_and_dollars_are_no_mathematics(attribution):
@@ -76,13 +79,6 @@ def test_named_boxes_alone_are_drawn_in_red(attribution):
     assert box.get_edgecolor() == to_rgba("red")
 
 
-def test_each_map_runs_from_zero_to_its_own_maximum(attribution):
-    figure = plot_pairs(attribution)
-    heats = [image for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
-    assert [heat.norm.vmin for heat in heats] == [0, 0]
-    assert [heat.norm.vmax for heat in heats] == pytest.approx([np.max(attribution.heat(i)) for i in range(2)])
-
-
 def test_methods_stand_side_by_side_each_on_its_own_range_and_share_a_figure(attribution):
     other = replace(attribution, image_maps=attribution.image_maps - 7, method="nib")
     figure = plot_methods([attribution, other], [0, 1])
@@ -99,8 +95,7 @@ def test_methods_stand_side_by_side_each_on_its_own_range_and_share_a_figure(att
 def test_plot_is_one_row_and_never_shows(attribution, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("a plot called show()"))
     assert len(attribution.plot(1).axes) == 3 + 2
-    last = attribution.plot(-1)  # as in a list
-    assert {"a", "very", "long"} <= {text.get_text() for text in texts(last)}
+    assert "very" in {text.get_text() for text in texts(attribution.plot(-1))}  # the last, as in a list
 
 
 @pytest.mark.parametrize("row", [99, 2, -3])
