@@ -1,4 +1,9 @@
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import numpy as np
@@ -11,19 +16,25 @@ from nbformat.v4 import new_code_cell, new_notebook
 from m2ib_lite.repro import Report
 from m2ib_lite.repro.page import END, START, side_by_side
 from m2ib_lite.repro.report import claims
-from m2ib_lite.repro.runner import defaults, figures, longest_first, parse, record
+from m2ib_lite.repro.runner import figures, longest_first, parse, record
 
 MODEL = dict(MODEL="testbed", SEED=1)
 
 
-def test_a_claim_is_held_where_its_whole_interval_lies_above(tmp_path):
-    report = Report("01_x", tmp_path, tmp_path, **MODEL)
+@pytest.fixture
+def report(tmp_path):
+    return Report("01_x", tmp_path, tmp_path, **MODEL)
+
+
+def test_a_claim_is_held_where_its_whole_interval_lies_above(report):
     values = np.random.default_rng(0).normal(0.1, 1.0, 100)
     report.measure("far", values + 1, "far above", above=0)
     report.measure("near", values, "hardly above", above=0)
     report.measure("plain", values)
+    report.measure("few", [1.0] * 9, "above 0", above=0)
+    report.measure("enough", [1.0] * 10, "above 0", above=0)
     table = report.check()
-    assert table["held"].tolist() == ["held", "not held", ""]
+    assert table["held"].tolist() == ["held", "not held", "", "too few pairs", "held"]
     assert table["mean"].iloc[2] == pytest.approx(values.mean(), abs=1e-3)
     assert (table["low"] < table["mean"]).all()
 
@@ -39,7 +50,7 @@ def measured(expected, out, name="a", **parameters):
     return report
 
 
-def test_a_number_that_leaves_its_tolerance_fails_the_check(tmp_path):
+def test_a_number_that_leaves_its_tolerance_or_is_not_measured_fails_the_check(tmp_path):
     out = tmp_path / "out"
     recorded(tmp_path, value=0.51)
     assert measured(tmp_path, out).check()["agrees"].tolist() == [True]
@@ -47,12 +58,8 @@ def test_a_number_that_leaves_its_tolerance_fails_the_check(tmp_path):
     with pytest.raises(AssertionError, match=r"left their tolerance: \['a 0.5000 for 0.5300'\]"):
         measured(tmp_path, out).check()
     assert json.loads((out / "01_x.json").read_text())["rows"][0]["agrees"] is False  # and the numbers are not lost
-
-
-def test_a_recorded_number_that_was_not_measured_fails_the_check(tmp_path):
-    recorded(tmp_path)
     with pytest.raises(AssertionError, match=r"recorded but not measured: \['a'\]"):
-        measured(tmp_path, tmp_path / "out", name="b").check()
+        measured(tmp_path, out, name="b").check()
 
 
 @pytest.mark.parametrize("change", [dict(SEED=2), dict(MODEL="other")])
@@ -62,54 +69,32 @@ def test_a_model_or_setting_without_recorded_numbers_says_so(tmp_path, capsys, c
     assert "no recorded numbers for" in capsys.readouterr().out
 
 
-def test_few_pairs_settle_no_claim(tmp_path):
-    report = Report("01_x", tmp_path, tmp_path, **MODEL)
-    report.measure("few", [1.0] * 9, "above 0", above=0)
-    report.measure("enough", [1.0] * 10, "above 0", above=0)
-    assert report.check()["held"].tolist() == ["too few pairs", "held"]
-
-
 def scores(**methods):
     """Tidy rows of one metric: a value a pair for each method."""
     rows = [(f"pair {i}", method, value) for method, values in methods.items() for i, value in enumerate(values)]
     return pd.DataFrame(rows, columns=["pair", "method", "value"])
 
 
-def test_m2ib_is_compared_with_each_rival_pair_by_pair(tmp_path):
+def test_m2ib_is_compared_with_each_rival_pair_by_pair(report):
     wave = np.linspace(0, 1, 20)  # M2IB varies much between pairs, but little beside its rivals
     table = scores(M2IB=wave, nib=wave - 0.1 + 0.01 * wave, rise=wave + 0.1 - 0.01 * wave, random=wave[::-1])
-    report = Report("01_x", tmp_path, tmp_path, **MODEL)
     report.compare(table, "gain, image, scenes", "gains more")
     assert [row["number"] for row in report.rows[:4]] == [f"gain, image, scenes: {m}" for m in ("M2IB", "nib", "rise", "random")]
-    (row,) = report.claims().to_dict("records")
-    assert row == {
-        "claim": "gains more",
-        "result": "held against 1 of 3",
-        "interval": "",
-        "loses to": "rise",
-        "not settled": "random",
-        "pairs": 20,
-    }
+    assert report.claims().to_numpy().tolist() == [["gains more", "held against 1 of 3", "", "rise", "random", 20]]
     report.compare(table, "loss, image, scenes", "loses less", lower=True)
     assert report.claims()["loses to"].tolist() == ["rise", "nib"]
 
 
-def test_pairs_that_one_method_lacks_are_left_out_of_the_comparison(tmp_path):
-    report = Report("01_x", tmp_path, tmp_path, **MODEL)
-    report.compare(scores(M2IB=[1.0] * 12, nib=[0.0] * 11), "gain, text, scenes", "gains more")
-    assert {row["pairs"] for row in report.rows} == {11}
-
-
-def test_one_pair_is_shown_and_settles_nothing(tmp_path):
-    report = Report("01_x", tmp_path, tmp_path, **MODEL)
-    report.compare(scores(M2IB=[1.0], nib=[0.0]), "gain, text, scenes", "gains more")
-    assert [row["held"] for row in report.rows] == ["", "", "too few pairs"]
+@pytest.mark.parametrize(("pairs", "of_rival", "held"), [(12, 11, "held"), (1, 1, "too few pairs")])
+def test_pairs_that_one_method_lacks_are_left_out_and_one_pair_settles_nothing(report, pairs, of_rival, held):
+    report.compare(scores(M2IB=[1.0] * pairs, nib=[0.0] * of_rival), "gain, text, scenes", "gains more")
+    assert {row["pairs"] for row in report.rows} == {of_rival}
+    assert [row["held"] for row in report.rows] == ["", "", held]
 
 
 def test_a_single_claim_shows_its_interval():
     row = dict(claim="c", number="n", mean=0.5, low=0.25, high=0.75, pairs=30, held="held")
-    (summary,) = claims([row, dict(row, claim="", held="")]).to_dict("records")
-    assert (summary["result"], summary["interval"]) == ("held", "0.500 (0.250 to 0.750)")
+    assert claims([row, dict(row, claim="", held="")]).to_numpy().tolist() == [["c", "held", "0.500 (0.250 to 0.750)", "", "", 30]]
 
 
 def test_the_best_of_each_column_is_bold():
@@ -123,46 +108,18 @@ def test_the_best_of_each_column_is_bold():
 def test_parameters_are_parsed_like_their_defaults():
     known = dict(MODEL="testbed", N_PAIRS=8, LR=1.0)
     assert parse(["MODEL=some/model=x", "N_PAIRS=3", "LR=2"], known) == dict(MODEL="some/model=x", N_PAIRS=3, LR=2.0)
-    with pytest.raises(ValueError, match="no notebook has a parameter 'N_PAIR': there are LR, MODEL, N_PAIRS"):
-        parse(["N_PAIR=3"], known)
-    with pytest.raises(ValueError, match="N_PAIRS=many: give a value like 8"):
-        parse(["N_PAIRS=many"], known)
-    with pytest.raises(ValueError, match="MODEL=: give NAME=value"):
-        parse(["MODEL="], known)
+    unknown = "no notebook has a parameter 'N_PAIR': there are LR, MODEL, N_PAIRS"
+    wrong = {"N_PAIR=3": unknown, "N_PAIRS=many": "N_PAIRS=many: give a value like 8", "MODEL=": "MODEL=: give NAME=value"}
+    for setting, message in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            parse([setting], known)
 
 
 def write(folder, name, *cells):
+    folder.mkdir(exist_ok=True)
     cells = [new_code_cell(source) for source in cells]
     cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), folder / f"{name}.ipynb")
-
-
-def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
-    folder, out = tmp_path / "notebooks", tmp_path / "build" / "figures"
-    folder.mkdir()
-    write(folder, "00_bad", 'N = 1\nOUT = ""', "raise ValueError('on purpose')")
-    good = (
-        "from m2ib_lite.repro import Report, save_figure\nimport matplotlib.pyplot as plt\n"
-        "save_figure(plt.figure(), OUT, '01_good')\nreport = Report('01_good', OUT, MODEL='m')\n"
-        "report.measure('n', [N] * 10, 'n is above 2', above=2)\nreport.check()"
-    )
-    write(folder, "01_good", 'N = 1\nOUT = ""', good)
-    out.mkdir(parents=True)
-    (out / "01_good_old.png").write_text("from an earlier run")
-    (out / "diary.txt").write_text("not ours")
-    assert figures(["N=3"], folder, out) == 1
-    assert (out / "diary.txt").exists()
-    assert not (out / "01_good_old.png").exists()
-    printed = capsys.readouterr().out
-    assert "ValueError: on purpose" in printed
-    assert json.loads((out / "01_good.json").read_text())["rows"][0]["held"] == "held"
-    page = (out / "index.html").read_text()
-    assert "01_good.png" in page
-    assert "on purpose" in page
-    for name in ("01_good.png", "01_good.pdf", "notebooks/00_bad.ipynb", "notebooks/01_good.ipynb"):
-        assert (out / name).stat().st_size > 0
-    with pytest.raises(ValueError, match="no notebook has a parameter 'M'"):
-        figures(["M=3"], folder, out)
 
 
 MEASURE = """from m2ib_lite.repro import Report, save_figure
@@ -173,9 +130,33 @@ report.measure("n", [N, N + 1], "n is large", above=0)
 report.check()"""
 
 
+def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
+    folder, out = tmp_path / "notebooks", tmp_path / "build" / "figures"
+    write(folder, "00_bad", 'N = 1\nOUT = ""', "raise ValueError('on purpose')")
+    write(folder, "01_good", 'N = 1\nMODEL = "m"\nDEVICE = "cpu"\nOUT = ""', MEASURE.replace("00_x", "01_good"))
+    out.mkdir(parents=True)
+    (out / "01_good_old.png").write_text("from an earlier run")
+    (out / "diary.txt").write_text("not ours")
+    assert figures(["N=3"], folder, out) == 1
+    assert (out / "diary.txt").exists()
+    assert not (out / "01_good_old.png").exists()
+    assert "ValueError: on purpose" in capsys.readouterr().out
+    assert json.loads((out / "01_good.json").read_text())["rows"][0]["mean"] == 3.5
+    assert all(text in (out / "index.html").read_text() for text in ("01_good.png", "on purpose", "n is large"))
+    for name in ("01_good.png", "01_good.pdf", "notebooks/00_bad.ipynb", "notebooks/01_good.ipynb"):
+        assert (out / name).stat().st_size > 0
+    with pytest.raises(ValueError, match="no notebook has a parameter 'M'"):
+        figures(["M=3"], folder, out)
+    nbformat.write(new_notebook(cells=[new_code_cell("N = 1")]), folder / "02_x.ipynb")
+    with pytest.raises(ValueError, match="no cell tagged 'parameters'"):
+        figures([], folder, out)
+    with pytest.raises(ValueError, match="run this in a clone"):
+        figures([], tmp_path)
+
+
 def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
     folder, out, kept = (tmp_path / name for name in ("notebooks", "out", "kept"))
-    for path in (folder, kept / "expected", kept / "figures"):
+    for path in (kept / "expected", kept / "figures"):
         path.mkdir(parents=True)
     write(folder, "00_x", 'MODEL = "testbed"\nDEVICE = "auto"\nN = 1\nOUT = ""', MEASURE)
     readme = tmp_path / "README.md"
@@ -192,10 +173,9 @@ def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
     kept_number = dict(value=1.5, low=1.0, high=2.0, tolerance=0.02, pairs=2, claim="n is large", held="too few pairs")
     assert numbers.pop("seconds") >= 1  # starting a kernel takes longer
     assert numbers == {"parameters": {"MODEL": "testbed", "DEVICE": "cpu", "N": 1}, "numbers": {"n": kept_number}}
-    shown = readme.read_text()
+    before, shown, after = re.split(f"{START}|{END}", readme.read_text())
+    assert (before, after) == ("before\n", "\nafter\n")
     assert "| 00_x | n is large | too few pairs |" in shown
-    assert shown.startswith("before\n")
-    assert shown.endswith("after\n")
     assert "old" not in shown
     assert (kept / "figures" / "00_x.png").exists()
     assert len((kept / "expected" / "00_x.json").read_text().splitlines()) == 9  # a number a line
@@ -209,32 +189,39 @@ def test_notebooks_that_took_longest_start_first_and_new_ones_before_them(tmp_pa
     assert [path.stem for path in longest_first(paths, tmp_path)] == ["02_new", "01_long", "00_short"]
 
 
-@pytest.fixture
-def fresh():
-    """No worker is left of another test: it would not know of this one's folder."""
-    get_reusable_executor().shutdown()
-
-
 @pytest.mark.parametrize("threads", ["", "3"])
-def test_notebooks_side_by_side_stay_in_the_users_folder_and_share_the_cores(tmp_path, monkeypatch, fresh, threads):
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
+def test_notebooks_side_by_side_stay_in_the_users_folder_and_share_the_cores(tmp_path, monkeypatch, threads):
+    get_reusable_executor().shutdown()  # another test's workers would not know of this one's folder
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if threads:
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads) if threads else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     code = "import os\nfrom pathlib import Path\nassert Path(DATA).is_dir()\n"
     code += "(Path(OUT) / f'{NAME}.txt').write_text(os.environ['OMP_NUM_THREADS'] + os.environ['MKL_NUM_THREADS'])"
-    for i in range(3):
-        write(folder, f"0{i}_x", f'NAME = "{i}"\nDATA = "scenes"\nOUT = ""', code)
-    assert figures(["DATA=photos", "OUT=out"], folder) == 0
-    share = threads or str(max(1, cpu_count() // 2))
-    found = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.txt")}
-    assert found == dict.fromkeys(["0.txt", "1.txt", "2.txt"], 2 * share)
+    for name in ("00_x", "01_x", "02_x"):
+        write(tmp_path / "notebooks", name, f'NAME = "{name}"\nDATA = "scenes"\nOUT = ""', code)
+    assert figures(["DATA=photos", "OUT=out"], tmp_path / "notebooks") == 0
+    share = threads or str(max(1, cpu_count() // 2))  # a user's own number stands
+    found = {path.stem: path.read_text() for path in (tmp_path / "out").glob("*.txt")}
+    assert found == dict.fromkeys(["00_x", "01_x", "02_x"], 2 * share)
 
 
-def test_a_notebook_without_parameters_is_an_error(tmp_path):
-    nbformat.write(new_notebook(cells=[new_code_cell("N = 1")]), tmp_path / "00_x.ipynb")
-    with pytest.raises(ValueError, match="no cell tagged 'parameters'"):
-        defaults(tmp_path / "00_x.ipynb")
+RUN = """import signal
+from pathlib import Path
+from m2ib_lite.repro.runner import figures
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
+figures(["OUT=out"], Path("notebooks"))"""
+
+
+def test_an_interrupt_ends_the_kernels(tmp_path):
+    alive = tmp_path / "out" / "alive"
+    kernel = "import time\nfor _ in range(600):\n    open(OUT + '/alive', 'w').close()\n    time.sleep(0.1)"
+    write(tmp_path / "notebooks", "00_x", 'OUT = ""', kernel)
+    run = subprocess.Popen([sys.executable, "-c", RUN], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while run.poll() is None and not alive.exists():
+        time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(120) != 0
+    time.sleep(2)  # a kernel looks each second whether its parent is there
+    alive.unlink()
+    time.sleep(1)
+    assert not alive.exists()

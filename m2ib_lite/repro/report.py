@@ -32,14 +32,15 @@ def claims(rows):
     table = pd.DataFrame(rows, columns=["claim", "number", "mean", "low", "high", "pairs", "held"])
     summary = []
     for claim, group in table[table["held"] != ""].groupby("claim", sort=False):
-        rivals, how = group["number"].str.split(AGAINST).str[-1], "against" if AGAINST in group["number"].iloc[0] else "in"
+        first, rivals = group.iloc[0], group["number"].str.split(AGAINST).str[-1]
         held, lost = group["held"] == "held", (group["held"] == "not held") & (group["high"] < 0)
-        single, first = len(group) == 1, group.iloc[0]
-        row = dict(claim=claim, result=first["held"] if single else f"held {how} {held.sum()} of {len(group)}")
-        row["interval"] = f"{first['mean']:.3f} ({first['low']:.3f} to {first['high']:.3f})" if single else ""
-        row["loses to"] = "" if single else ", ".join(rivals[lost])
-        row["not settled"] = "" if single else ", ".join(rivals[~held & ~lost])
-        summary.append({**row, "pairs": group["pairs"].min()})
+        how = "against" if AGAINST in first["number"] else "in"
+        row = dict(claim=claim, result=f"held {how} {held.sum()} of {len(group)}", interval="", pairs=group["pairs"].min())
+        row |= {"loses to": ", ".join(rivals[lost]), "not settled": ", ".join(rivals[~held & ~lost])}
+        if len(group) == 1:
+            interval = f"{first['mean']:.3f} ({first['low']:.3f} to {first['high']:.3f})"
+            row |= {"result": first["held"], "interval": interval, "loses to": "", "not settled": ""}
+        summary.append(row)
     return pd.DataFrame(summary, columns=["claim", "result", "interval", "loses to", "not settled", "pairs"])
 
 
@@ -55,10 +56,8 @@ class Report:
 
     def measure(self, name, values, claim="", above=None, tolerance=0.02, interval=metrics.bootstrap_interval, fewest=FEWEST):
         """Add a number: the mean of one value a pair, with its 95% interval, a bootstrap one unless told, to five digits.
-
         claim: what the paper says of it, held where the whole interval lies above `above`; fewer pairs than `fewest` settle
-        nothing.  tolerance: how far a rerun on another machine may leave the recorded mean.
-        """
+        nothing.  tolerance: how far a rerun on another machine may leave the recorded mean."""
         mean, low, high = interval(values)
         held = ""
         if above is not None:
@@ -71,10 +70,8 @@ class Report:
 
     def compare(self, table, name, claim, lower=False, tolerance=0.02, fewest=FEWEST):
         """Add each method's mean of one score, and by how much M2IB does better than each rival, pair by pair.
-
         table: tidy rows of one metric, modality and domain, M2IB's among them.  lower: whether less of it is better.
-        claim: held against a rival where the whole 95% t interval of the paired differences lies above 0.
-        """
+        claim: held against a rival where the whole 95% t interval of the paired differences lies above 0."""
         wide = table.pivot(index="pair", columns="method", values="value").dropna()[table["method"].unique()]
         interval = metrics.paired_interval if len(wide) > 1 else metrics.bootstrap_interval  # one pair settles nothing
         for method in wide:
@@ -86,8 +83,8 @@ class Report:
     def check(self):
         """Write the numbers beside the figures.  -> DataFrame.  AssertionError where a number left its tolerance."""
         self.out.mkdir(parents=True, exist_ok=True)
-        content = dict(parameters=self.parameters, note=self.note, rows=self.rows)
-        (self.out / f"{self.notebook}.json").write_text(json.dumps(content, indent=1))
+        content = json.dumps(dict(parameters=self.parameters, note=self.note, rows=self.rows), indent=1)
+        (self.out / f"{self.notebook}.json").write_text(content)
         missing = sorted(self.recorded.keys() - {row["number"] for row in self.rows})
         moved = [f"{row['number']} {row['mean']:.4f} for {row['recorded']:.4f}" for row in self.rows if row["agrees"] is False]
         if moved or missing:

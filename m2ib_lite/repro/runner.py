@@ -58,10 +58,8 @@ def parse(settings, known):
 
 
 def run_notebook(path, parameters, out, bar=None):
-    """Run one notebook in this process's folder, with the parameters of these that it has, its figures and numbers into `out`.
-
-    The executed notebook goes to out/notebooks.  bar: told of each code cell that ran.  Raises what the notebook raised.
-    """
+    """Run one notebook in this process's folder, with those of the parameters that it has; its figures and numbers go to `out`,
+    the executed notebook to out/notebooks.  bar: told of each code cell that ran.  Raises what the notebook raised."""
     known, executed = defaults(path), Path(out) / "notebooks" / path.name
     chosen = {name: value for name, value in parameters.items() if name in known} | {"OUT": str(Path(out).resolve())}
     executed.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +103,8 @@ def side_by_side(paths, parameters, out):
 def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=TESTBED):
     """Run every notebook, go on where one fails, write the index page, print the tables.  -> number of failures"""
     paths = sorted(folder.glob(NUMBERED))
+    if not paths:
+        raise ValueError(f"there are no notebooks in {folder}: run this in a clone of the project")
     parameters = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
     out = Path(parameters.get("OUT", out)).resolve()
     for path in paths:  # what an earlier run of these left, and nothing else that may lie there
