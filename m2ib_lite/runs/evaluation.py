@@ -1,7 +1,6 @@
 """A run over a large data set: what it depends on, its shards in order, its summary."""
 
 from functools import reduce
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,13 @@ from tqdm.auto import tqdm
 
 from ..data import load_pairs
 from ..data.load import SHIPPED, name_of
-from ..evaluate import METHODS, digest, method_options, sources
+from ..evaluate import METHODS, digest, method_options, sources, versions
 from ..metrics import t_interval
 from ..models import load_model
 from ..side import check_positive
 from . import store
 from .scoring import Scorer
 
-LIBRARIES = ("captum", "numpy", "pillow", "scikit-image", "scikit-learn", "scipy", "torch", "transformers")
 OURS = "M2IB"
 
 
@@ -52,7 +50,7 @@ def evaluate_data(
     manifest |= {"shard": shard, "methods": options, "device": clip.device.type, "model digest": digest(clip, {})}
     manifest |= {"pairs": len(pairs), "data digest": pairs.digest(), "code": sources()}
     with store.only_run(folder):
-        store.settle(folder, manifest | {library: version(library) for library in LIBRARIES})
+        store.settle(folder, manifest | versions())
         files = store.shards(folder, len(pairs), shard)
         fill(files, pairs, Scorer(clip, options, batch_size))
         summary, bad = summarise(store.read_shard(path)[0] for path in files)
