@@ -26,6 +26,7 @@ lab: $(VENV)/installed
 
 testbed: $(VENV)/installed
 	$(BIN)/python data/testbed/sprites/make_sprites.py
+	for kind in scenes radiographs retrieval; do $(BIN)/python data/testbed/draw.py $$kind; done
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py radiographs
 	$(BIN)/python data/testbed/tune.py
