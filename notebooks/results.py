@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from ..evaluate import METHODS
-from .report import claims, read
+from m2ib_lite.evaluate import METHODS
+from m2ib_lite.repro import claims, read
 
 LOWER = ("drop", "deletion AUC")  # metrics of which less is better
 NUMBER = r"^(?P<column>.+, .+), (?P<domain>.+): (?P<method>.+)$"  # "metric, modality, domain: method"

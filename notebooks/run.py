@@ -1,10 +1,15 @@
-"""Run the notebooks through papermill, side by side, and keep what they measured and drew."""
+"""Run the notebooks through papermill, side by side, and keep what they measured and drew.
+
+python notebooks/run.py figures [MODEL=... DEVICE=... N_PAIRS=...]   every notebook, build/figures/index.html, a table
+python notebooks/run.py record                                       keep that run's numbers and figures under data/
+"""
 
 import ast
 import json
 import math
 import os
 import re
+import sys
 import time
 from multiprocessing.managers import BaseManager
 from pathlib import Path
@@ -15,15 +20,14 @@ import pandas as pd
 import papermill
 from joblib import Parallel, delayed, parallel_config
 from PIL import Image
+from results import all_claims, index_page, write_results
 from tqdm import tqdm
 from traitlets.config import Config
 
-from ..models import TESTBED
-from .page import all_claims, index_page, write_results
-from .report import read
+from m2ib_lite.repro import read
 
-NOTEBOOKS = TESTBED.parent / "notebooks"
-FIGURES = TESTBED.parent / "build" / "figures"
+NOTEBOOKS = Path(__file__).parent
+DATA, FIGURES, README = (NOTEBOOKS.parent / place for place in ("data", "build/figures", "README.md"))
 NUMBERED = "[0-9][0-9]_*.ipynb"
 RUNS = "runs.json"  # the seconds of each notebook in the last run
 AT_ONCE = 2  # one notebook on two cores leaves a third of them idle
@@ -100,7 +104,7 @@ def side_by_side(paths, parameters, out):
     return sorted(runs, key=lambda run: run["notebook"])
 
 
-def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=TESTBED):
+def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=DATA):
     """Run every notebook, go on where one fails, write the index page, print the tables.  -> number of failures"""
     paths = sorted(folder.glob(NUMBERED))
     if not paths:
@@ -120,7 +124,7 @@ def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=TESTBED):
     return sum(run["error"] != "" for run in runs)
 
 
-def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED, readme=TESTBED.parent / "README.md"):
+def record(out=FIGURES, folder=NOTEBOOKS, kept=DATA, readme=README):
     """Keep the numbers and figures of the last run, one with the notebooks' own parameters, in kept/expected and kept/figures,
     and show them in README."""
     seconds, reports = read(out / RUNS), {}
@@ -141,3 +145,15 @@ def record(out=FIGURES, folder=NOTEBOOKS, kept=TESTBED, readme=TESTBED.parent / 
             picture.thumbnail(PICTURE)
             picture.save(kept / "figures" / figure.name, optimize=True)
     write_results(readme, kept / "expected")
+
+
+if __name__ == "__main__":
+    try:
+        if sys.argv[1:] == ["record"]:
+            record()
+        elif sys.argv[1:2] == ["figures"]:
+            sys.exit(figures(sys.argv[2:]) > 0)  # 1 where a notebook failed
+        else:
+            sys.exit(__doc__)
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .. import metrics
-from ..models import TESTBED
+from . import metrics
+from .models import TESTBED
 
 EXPECTED = TESTBED / "expected"
 FEWEST = 10  # pairs, below which no claim is judged
