@@ -56,21 +56,12 @@ def draw_words(ax, words, scores, scale, size=11):
     ax.axis("off")
 
 
-def checked_rows(rows, count):
-    """The rows as a list; negative ones count from the end.  IndexError where `count` pairs have no such row."""
-    rows = list(rows)
-    for i in rows:
-        if not -count <= i < count:
-            raise IndexError(f"no pair {i} among {count}: give one of 0 to {count - 1}")
-    return rows
-
-
 def plot_pairs(attribution, rows=None, boxes=None):
     """One row a pair: the image, its map, its words; a colour is a share of the map's own maximum, written below it.  -> Figure
     rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn."""
     if attribution.image_maps is None or attribution.text_maps is None:
         raise ValueError("the attribution holds the maps of one modality alone: ask for modality='both' to draw pairs")
-    rows = checked_rows(range(len(attribution)) if rows is None else rows, len(attribution))
+    rows = [attribution.place(i) for i in (range(len(attribution)) if rows is None else rows)]
     size = dict(figsize=(8.6, 2.5 * len(rows) + 0.8), width_ratios=[1, 1, 1.35])
     figure, axes = plt.subplots(len(rows), 3, squeeze=False, layout="constrained", **size)
     for (left, middle, right), i in zip(axes, rows, strict=True):
@@ -89,8 +80,7 @@ def plot_pairs(attribution, rows=None, boxes=None):
 def plot_methods(attributions, rows, boxes=None, figure=None):
     """One row a pair, one column a method: its map over the image, each from its minimum (dark) to its maximum.  -> Figure
     attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.  figure: a part of one to draw in, or its own."""
-    rows = checked_rows(rows, min(map(len, attributions)))
-    columns = len(attributions) + 1
+    rows, columns = [attributions[0].place(i) for i in rows], len(attributions) + 1
     figure = figure or plt.figure(figsize=(1.75 * columns, 1.8 * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, i in zip(axes, rows, strict=True):
@@ -114,7 +104,7 @@ def draw_degradation(axes, clip, attribution, i, inputs):
     """Pair i as its map degrades it: a column for the pair, one for its map, one for each of the degraded inputs, pictures above
     words; a word, or a piece of one, that became the blank is shown as <B>.
     axes: (2, 2 + the number of inputs).  inputs: (pixels (B, 3, H, W), ids (B, T)) of all the pairs each."""
-    checked_rows([i], len(attribution))
+    i = attribution.place(i)
     heat, (words, scores), tokens = attribution.heat(i), attribution.words(i), attribution.tokens[i]
     _, places = whole_words(attribution.captions[i], tokens)
     content = clip.tokens(attribution.captions).content[i]
@@ -131,4 +121,4 @@ def draw_degradation(axes, clip, attribution, i, inputs):
 
 def plot_pair(attribution, i=0, boxes=()):
     """Image, overlay, and the words shaded by their score, for pair i.  -> Figure"""
-    return plot_pairs(attribution, [i], {i: boxes})
+    return plot_pairs(attribution, [i], {attribution.place(i): boxes})

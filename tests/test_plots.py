@@ -102,7 +102,7 @@ def test_plot_is_one_row_and_never_shows(attribution, monkeypatch):
 def test_a_pair_that_is_not_there_or_has_one_map_alone_is_refused(attribution, row):
     calls = [lambda: attribution.plot(row), lambda: plot_pairs(attribution, [0, row]), lambda: plot_methods([attribution], [row])]
     for call in [*calls, lambda: draw_degradation(None, None, attribution, row, [])]:
-        with pytest.raises(IndexError, match=f"no pair {row} among 2: give one of 0 to 1"):
+        with pytest.raises(IndexError, match=f"no pair {row}: give 0 to 1"):
             call()
     with pytest.raises(ValueError, match="modality='both'"):
         plot_pairs(replace(attribution, text_maps=None))
