@@ -272,7 +272,7 @@ def test_every_evaluation_runs_on_every_family(evaluated):
         assert set(table["modality"]) == {"image", "text"}
         assert np.isfinite(table["value"]).all()
     for modality in ("image", "text"):
-        table = cascade(clip, pairs[:1], [a], modality, only=["projection", "random"])
+        table = cascade(clip, pairs[:1], [a[:1]], modality, only=["projection", "random"])
         assert set(table["stage"]) == {"projection", "random"}
         assert np.isfinite(table["value"]).all()
 
