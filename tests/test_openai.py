@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from families import openai_bpe, openai_model, openai_module
 from hostile import Hostile
 from safetensors.torch import save_file
@@ -39,7 +40,7 @@ def same(clip, original, tolerance=1e-5):
         images, texts = original.encode_image(pixels), original.encode_text(text.ids)
         found = clip.model.get_image_features(pixels).pooler_output, clip.model.get_text_features(text.ids).pooler_output
         torch.testing.assert_close(found, (images, texts), rtol=0, atol=tolerance)
-        normalised = torch.nn.functional.normalize(images), torch.nn.functional.normalize(texts)
+        normalised = F.normalize(images), F.normalize(texts)
         torch.testing.assert_close((clip.image.encode(pixels), clip.text.encode(text.ids)), normalised, rtol=0, atol=tolerance)
     assert clip.model.logit_scale == original.logit_scale
 
@@ -135,9 +136,7 @@ def test_a_file_of_more_than_tensors_is_refused_with_what_to_do_and_no_code_is_r
         (lambda state: state | {"visual.resblocks.0.ls_1.gamma": torch.zeros(3)}, r"does not have, such as visual\.resblocks"),
         (lambda state: state | {FC.format("visual."): torch.zeros(320, 80)}, r"\(its towers are 80 and 64 wide\): convert it"),
         (lambda state: state | {FC.format("visual."): torch.zeros(5120, 1280)}, "not one of OpenAI's ViTs .* are 1280 and 64 wide"),
-        (lambda state: state | {FC.format(""): torch.zeros(0, 0)}, r"has no transformer\.resblocks\.0\.mlp\.c_fc\.weight of 2 dim"),
         (lambda state: state | {"visual.conv1.weight": torch.zeros(128, 3, 0, 0)}, r"has no visual\.conv1\.weight of 4 dim"),
-        (lambda state: state | {"visual.positional_embedding": torch.zeros(0, 128)}, r"has no visual\.positional_embedding"),
         (lambda state: state | {"token_embedding.weight": torch.zeros(3)}, r"has no token_embedding\.weight of 2 dimensions"),
         (lambda state: state | {"ln_final.bias": torch.full((64,), torch.nan)}, "NaN or infinity"),
     ],
