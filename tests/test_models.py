@@ -2,7 +2,6 @@ import json
 import socket
 import time
 import warnings
-from copy import copy
 
 import pytest
 import torch
@@ -35,8 +34,7 @@ def test_pooling_follows_the_rule_of_the_checkpoint(clip, monkeypatch):
 
 def test_content_is_what_lies_between_the_ends(clip):
     text = clip.tokens(CAPTIONS)
-    assert text.tokens[0] == ["an", "owl"]
-    assert text.tokens[1] == CAPTIONS[1].split()
+    assert text.tokens == [caption.split() for caption in CAPTIONS]
     assert text.content.sum(dim=1).tolist() == [2, 10, 5]
     assert text.valid.sum(dim=1).tolist() == [4, 12, 7]
     assert not text.content[:, 0].any()
@@ -47,9 +45,7 @@ def test_words_cut_off_or_not_known_are_warned_of(clip):
         clip.tokens(["a zeppelin and an owl"])
     long = " ".join(["owl"] * 38 + ["tiger", "lion"])
     with pytest.warns(UserWarning, match="40 positions; cut off: 'tiger lion'"):
-        text = clip.tokens([long])
-    assert text.ids.shape == (1, 40)
-    assert text.tokens == [["owl"] * 38]
+        assert clip.tokens([long]).tokens == [["owl"] * 38]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clip.tokens(CAPTIONS)
@@ -58,23 +54,14 @@ def test_words_cut_off_or_not_known_are_warned_of(clip):
 def test_a_view_undoes_resize_and_centre_crop(clip):
     assert clip.view((112, 112)) == (0, 0, 112, 112)
     assert clip.view((300, 200)) == pytest.approx((50, 0, 250, 200))
-    squeezing = copy(clip)
-    squeezing.processor = type(clip.processor)(size={"height": 112, "width": 112}, do_center_crop=False)
-    assert squeezing.view((300, 200)) == (0, 0, 300, 200)
     assert clip.view((56, 112)) == pytest.approx((0, 28, 56, 84))
 
 
 def test_defaults_follow_the_depth_unless_the_folder_has_its_own(folder):
     assert load_model(str(folder)).defaults == {"layer": (0, 1), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0)}
     (folder / "m2ib.json").write_text(json.dumps({"layer": [0, 0], "beta": [1, 0.5]}))
-    clip = load_model(folder, device="cpu")
-    assert clip.defaults == {"layer": (0, 0), "beta": (1, 0.5), "sigma2": (1.0, 1.0)}
     told = "4 x 4 patches, 2 image and 3 text blocks, on cpu; layer (0, 0), beta (1, 0.5), sigma2 (1.0, 1.0)"
-    assert repr(clip) == f"Clip {folder}: {told}"
-
-
-def test_devices():
-    assert pick_device("cpu") == torch.device("cpu")
+    assert repr(load_model(folder, device="cpu")) == f"Clip {folder}: {told}"
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -105,7 +92,7 @@ def test_without_the_hub_a_model_of_its_cache_loads(no_hub, clip):
     snapshot = no_hub / "models--some--clip" / "snapshots" / "abc"
     tiny_clip(snapshot, clip)
     (no_hub / "models--some--clip" / "refs").mkdir()
-    (no_hub / "models--some--clip" / "refs" / "main").write_text("abc")
+    (no_hub / "models--some--clip" / "refs" / "main").write_text(snapshot.name)
     found, same = load_model("some/clip", device="cpu"), load_model(snapshot, device="cpu")
     assert found.name == "some/clip"
     assert torch.equal(found.text.encode(found.tokens(CAPTIONS).ids), same.text.encode(same.tokens(CAPTIONS).ids))
@@ -114,6 +101,15 @@ def test_without_the_hub_a_model_of_its_cache_loads(no_hub, clip):
 def test_what_is_no_name_on_the_hub_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model '.*hf-hub:some' \(Repo id must"):
         load_model(f"{tmp_path}/hf-hub:some")
+
+
+def without_eos(tokenizer):
+    return json.dumps(json.loads(tokenizer) | {"post_processor": None})
+
+
+def highest_id(config):
+    """As old configs mean it."""
+    return config.replace('"eos_token_id": 3', '"eos_token_id": 2')
 
 
 @pytest.mark.parametrize(
@@ -128,16 +124,8 @@ def test_what_is_no_name_on_the_hub_is_refused(tmp_path):
         ("tokenizer.json", None, "no tokenizer for .*: give tokenizer="),
         ("m2ib.json", lambda _: '{"layer": 2}', r"layer is 2; it may hold layer, beta and sigma2, each a list"),
         ("m2ib.json", lambda _: '{"layers": [2, 2]}', "layers is"),
-        (  # a tokenizer that leaves EOS out
-            "tokenizer.json",
-            lambda text: json.dumps(json.loads(text) | {"post_processor": None}),
-            r"ends captions with token 3 of \d+, this tokenizer with \d+: give its own",
-        ),
-        (  # an old config, which means the highest id
-            "config.json",
-            lambda text: text.replace('"eos_token_id": 3', '"eos_token_id": 2'),
-            r"ends captions with token 2 of \d+, this tokenizer with 3: give its own",
-        ),
+        ("tokenizer.json", without_eos, r"ends captions with token 3 of \d+, this tokenizer with \d+: give its own"),
+        ("config.json", highest_id, r"ends captions with token 2 of \d+, this tokenizer with 3: give its own"),
     ],
 )
 def test_a_broken_part_of_a_checkpoint_is_named(folder, name, change, message):

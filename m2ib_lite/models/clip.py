@@ -26,16 +26,20 @@ class Captions:
 
 
 class Clip:
-    """A CLIP with its tokenizer and image processor.  Made by `load_model`.
+    """A CLIP with its tokenizer and image processor, made by `load_model`.
 
-    image, text: the two towers.  defaults: {"layer", "beta", "sigma2"}, each an (image, text) pair.
+    image, text: its towers.  grid: (gh, gw) of an image's patches; patch: the side of one in pixels of the model's.
+    defaults: {"layer", "beta", "sigma2"}, each an (image, text) pair.
     """
 
+    kinds = ImageTower, TextTower
     fixed_length = False  # whether captions are padded to all the positions, and the padding is read
 
     def __init__(self, model, tokenizer, processor, name, defaults):
         self.model, self.tokenizer, self.processor, self.name = model, tokenizer, processor, name
-        self.towers = self.image, self.text = self.open_towers(model)
+        self.towers = self.image, self.text = tuple(kind(model) for kind in self.kinds)
+        self.patch = model.config.vision_config.patch_size
+        self.grid = (model.config.vision_config.image_size // self.patch,) * 2
         self.blank = tokenizer.pad_token_id  # what stands where a word is taken out
         self.defaults = {"layer": tuple(map(default_layer, self.towers)), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), **defaults}
 
@@ -45,23 +49,9 @@ class Clip:
         defaults = ", ".join(f"{option} {values}" for option, values in self.defaults.items())
         return f"{type(self).__name__} {self.name}: {gh} x {gw} patches, {blocks}, on {self.device}; {defaults}"
 
-    @staticmethod
-    def open_towers(model):
-        return ImageTower(model.vision_model, model.visual_projection), TextTower(model.text_model, model.text_projection)
-
     @property
     def device(self):
         return self.model.device
-
-    @property
-    def grid(self):
-        """(gh, gw) of the image's patches."""
-        return (self.model.config.vision_config.image_size // self.patch,) * 2
-
-    @property
-    def patch(self):
-        """The side of a patch in pixels of the model's."""
-        return self.model.config.vision_config.patch_size
 
     def untrained(self, seed=0):
         """A Clip of the same shape with the weights that its family's training starts from, drawn on the CPU and left there."""
@@ -105,7 +95,7 @@ class Clip:
         plain |= dict(return_offsets_mapping=True, return_special_tokens_mask=True, return_attention_mask=True)
         whole = self.tokenizer(captions, verbose=False, **plain)
         for i, caption in enumerate(captions):
-            if all(whole.special_tokens_mask[i]) or not caption.strip():
+            if all(whole.special_tokens_mask[i]):
                 raise ValueError(f"caption {i} is {caption!r}: give at least one word")
             self._warn(i, caption, whole.input_ids[i], whole.offset_mapping[i], most)
         padding = "max_length" if self.fixed_length else True
@@ -121,10 +111,8 @@ class Clip:
             lost = shorten(caption[offsets[most - 1][0] :], SHOWN)
             warnings.warn(f"caption {i} is longer than the model's {most} positions; cut off: {lost!r}", stacklevel=3)
         unknown = self.tokenizer.unk_token_id
-        if unknown == self.tokenizer.eos_token_id:  # CLIP's byte-level vocabulary knows every string
-            return
         words = [caption[a:b].strip() for token, (a, b) in zip(ids[: most - 1], offsets, strict=False) if token == unknown]
-        if words:
+        if words and unknown != self.tokenizer.eos_token_id:  # CLIP's byte-level vocabulary knows every string
             message = f"caption {i} has words that the tokenizer of {self.name} does not know: {shorten(', '.join(words), SHOWN)}"
             warnings.warn(message, stacklevel=3)
 

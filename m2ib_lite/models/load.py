@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from threading import Thread
@@ -48,16 +48,17 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     "google/siglip-base-patch16-224", or a .pt, .pth or .safetensors file with the state dict of one of OpenAI's ViTs.
     tokenizer: the checkpoint's own unless given, for a state dict openai/clip-vit-base-patch32's; a folder, a hub name, or
     OpenAI's bpe_simple_vocab_16e6.txt.gz.  A folder's m2ib.json holds its default layer, beta and sigma2.
-    No code of a checkpoint runs.  FileNotFoundError where there is no such model or it has no weights; ValueError where it is
-    of another kind, cannot be read, or its weights are not all there and finite.
+    No code of a checkpoint runs.  FileNotFoundError where there is no model or no weights; ValueError for one that is of another
+    kind, cannot be read, or has weights that are absent or not finite.
     """
     path = BUILT_IN.get(name, Path(name))
     source = path if path.exists() else name
-    with without_bars() if path.exists() else nullcontext():
-        if path.is_file():
-            (model, report, processor), family = openai.read_model(path, dtype), Clip
-        else:
-            model, report, processor, family = read_checkpoint(source, name, dtype)
+    with ExitStack() as stack:
+        if path.exists() and transformers_logging.is_progress_bar_enabled():
+            transformers_logging.disable_progress_bar()  # which is drawn even for a folder that loads in a moment
+            stack.callback(transformers_logging.enable_progress_bar)
+        read = openai.read_model if path.is_file() else read_checkpoint
+        model, report, processor, family = read(source, dtype)
     check_weights(model, report, name)
     words = read_tokenizer(tokenizer or (openai.TOKENIZER if path.is_file() else source), name, family)
     clip = family(model.to(pick_device(device)).eval().requires_grad_(False), words, processor, name, own_defaults(path))
@@ -65,15 +66,15 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     return clip
 
 
-def read_checkpoint(source, name, dtype):
-    """A checkpoint of the Hugging Face layout: model, what was loaded of it, image processor, family."""
-    local = Path(source).is_dir()
-    if local and not (source / "config.json").exists():
-        raise FileNotFoundError(f"{source} has no config.json: give the folder that save_pretrained wrote")
-    if local and not [*source.glob("*.safetensors"), *source.glob("pytorch_model*.bin")]:
-        raise FileNotFoundError(f"{source} has no weights: put *.safetensors or pytorch_model*.bin beside its config.json")
+def read_checkpoint(name, dtype):
+    """A folder or a hub name -> model, what was loaded of it, image processor, and Clip or Siglip."""
+    local = Path(name).is_dir()
+    if local and not (name / "config.json").exists():
+        raise FileNotFoundError(f"{name} has no config.json: give the folder that save_pretrained wrote")
+    if local and not [*name.glob("*.safetensors"), *name.glob("pytorch_model*.bin")]:
+        raise FileNotFoundError(f"{name} has no weights: put *.safetensors or pytorch_model*.bin beside its config.json")
     try:
-        source = find_source(source)
+        source = find_source(name)
         kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
         read, family = FAMILIES.get(kind, (None, None))
         if family:
@@ -85,30 +86,19 @@ def read_checkpoint(source, name, dtype):
     except (OSError, ValueError, SafetensorError, RuntimeError, EOFError, TypeError) as error:  # the last three of a torn pickle
         if local:
             raise ValueError(f"{name} cannot be read ({error}): save model, tokenizer and image processor there again") from error
-        raise FileNotFoundError(f"no model {str(name)!r} ({first_line(error)}): {WANTED}") from None
+        problem, *_ = str(error).split("\n")  # without the advice that follows
+        raise FileNotFoundError(f"no model {str(name)!r} ({problem}): {WANTED}") from None
     hint = " (SigLIP 2: one of a fixed resolution, not NaFlex)" if kind == "siglip2" else ""
     raise ValueError(f"{name} holds a model of type {kind!r}: give a CLIP or a SigLIP{hint}")
-
-
-def first_line(error):
-    """What an error says, without the advice that some libraries add."""
-    return str(error).partition("\n")[0]
 
 
 def find_source(source):
     """A path, a hub name or, where the hub does not answer, its folder in the cache.  FileNotFoundError where it is nowhere,
     ValueError for what is no name on the hub either."""
-    if Path(source).exists() or hub_answers(hf_hub_url(str(source), "config.json")):
-        return str(source)
-    try:
-        return snapshot_download(str(source), local_files_only=True)
-    except LocalEntryNotFoundError:
-        raise FileNotFoundError("it is no path and not in the hub's cache, and the hub cannot be reached") from None
-
-
-def hub_answers(url):
-    """Whether anything is answered, be it that there is no such model."""
-    answers = []
+    source = str(source)
+    if Path(source).exists():
+        return source
+    url, answers = hf_hub_url(source, "config.json"), []  # any answer will do, be it that there is no such model
 
     def ask():
         with suppress(OSError, HTTPError):  # the first where HF_HUB_OFFLINE is set
@@ -117,7 +107,10 @@ def hub_answers(url):
     asking = Thread(target=ask, daemon=True)  # looking up the name of a machine has no limit of its own
     asking.start()
     asking.join(PATIENCE)
-    return bool(answers)
+    try:
+        return source if answers else snapshot_download(source, local_files_only=True)
+    except LocalEntryNotFoundError:
+        raise FileNotFoundError("it is no path and not in the hub's cache, and the hub cannot be reached") from None
 
 
 def check_weights(model, report, name):
@@ -140,8 +133,9 @@ def read_tokenizer(source, name, family):
             return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         words = TokenizersBackend.from_pretrained(source)  # tokenizer.json as it is: the class for SigLIP has no places of tokens
     except (OSError, ValueError, ImportError, EOFError, zlib.error) as error:  # the last two of a torn .gz
+        problem, *_ = str(error).split("\n")
         wanted = "OpenAI's bpe_simple_vocab_16e6.txt.gz, or a folder or hub name with a tokenizer.json"
-        raise ValueError(f"no tokenizer for {name} at {source} ({first_line(error)}): give tokenizer=, {wanted}") from error
+        raise ValueError(f"no tokenizer for {name} at {source} ({problem}): give tokenizer=, {wanted}") from error
     rules = words.backend_tokenizer.normalizer
     words.backend_tokenizer.normalizer = Sequence([Lowercase(), *([rules] if rules else [])])  # as both SigLIPs were trained
     return words
@@ -149,15 +143,13 @@ def read_tokenizer(source, name, family):
 
 def check_tokenizer(clip):
     """ValueError where a tokenizer cannot be the model's: what it puts around a word is not what the model was trained with."""
-    config, found = clip.model.config.text_config, clip.tokenizer("a", return_special_tokens_mask=True)
-    ids, problem = found.input_ids or [-1], ""
+    name, config, ids = clip.name, clip.model.config.text_config, clip.tokenizer("a").input_ids or [-1]
     at_end = clip.text.pooled(torch.tensor([ids])) == len(ids) - 1  # where a CLIP reads its embedding
     if not at_end or ids[-1] != clip.tokenizer.eos_token_id or max(ids) >= config.vocab_size:
-        problem = f"ends captions with token {config.eos_token_id} of {config.vocab_size}, this tokenizer with {ids[-1]}"
-    elif isinstance(clip, Siglip) and found.special_tokens_mask[0]:
-        problem = f"starts captions with their first word, this tokenizer with token {ids[0]}"
-    if problem:
-        raise ValueError(f"{clip.name} {problem}: give its own as tokenizer=")
+        ends = f"{name} ends captions with token {config.eos_token_id} of {config.vocab_size}, this tokenizer with {ids[-1]}"
+        raise ValueError(f"{ends}: give its own as tokenizer=")
+    if isinstance(clip, Siglip) and ids[0] in clip.tokenizer.all_special_ids:
+        raise ValueError(f"{name} starts captions with their first word, this tokenizer with token {ids[0]}: give its own")
 
 
 def own_defaults(folder):
@@ -168,15 +160,3 @@ def own_defaults(folder):
         if key not in ("layer", "beta", "sigma2") or not isinstance(value, list) or len(value) != 2:
             raise ValueError(f"{path}: {key} is {value!r}; it may hold layer, beta and sigma2, each a list [image, text]")
     return {key: tuple(value) for key, value in defaults.items()}
-
-
-@contextmanager
-def without_bars():
-    """transformers draws a bar even for a folder that loads in a moment."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -3,12 +3,13 @@
 import gzip
 import re
 import warnings
-from functools import partial
 
 import torch
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from .clip import Clip
 
 TOKENIZER = "openai/clip-vit-base-patch32"
 MERGES = 49152 - 256 - 2  # of the lines of the BPE file OpenAI uses so many, after the first
@@ -39,10 +40,7 @@ RENAMED = (  # in this order, OpenAI's names -> transformers'
 
 
 def read_model(path, dtype):
-    """A file with the state dict of one of OpenAI's ViTs -> CLIPModel, what was loaded of it, and its image processor.
-
-    It is run with QuickGELU; one of open_clip has the same names and may want GELU, which no weight tells.
-    """
+    """A file with the state dict of one of OpenAI's ViTs -> CLIPModel, what was loaded of it, its image processor, and Clip."""
     state = read_state(path)
     config = configuration(state, path)
     options = dict(config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
@@ -50,7 +48,8 @@ def read_model(path, dtype):
     if report["unexpected_keys"]:
         raise ValueError(f"{path} has weights that OpenAI's CLIP does not have, such as {min(report['unexpected_keys'])}")
     side = config.vision_config.image_size
-    return model, report, CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    return model, report, processor, Clip
 
 
 def read_state(path):
@@ -69,16 +68,23 @@ def configuration(state, path):
     """The CLIPConfig that the shapes of a state dict tell.  ValueError where they tell none."""
     if "visual.layer1.0.conv1.weight" in state:
         raise ValueError(f"{path} is a CLIP with a ResNet, which has no patches to explain: give one of the ViTs")
-    shape = partial(shape_of, state, path)
+
+    def shape(name, dimensions=2):
+        found = state[name].shape if name in state else ()
+        if len(found) != dimensions or 0 in found:
+            problem = f"{path} has no {name} of {dimensions} dimensions, so it is no state dict of OpenAI's CLIP"
+            raise ValueError(f"{problem}; a checkpoint of the Hugging Face layout is given as its folder")
+        return found
+
     *_, patch = shape("visual.conv1.weight", 4)
     cells, _ = shape("visual.positional_embedding")
     positions, _ = shape("positional_embedding")
     vocabulary, _ = shape("token_embedding.weight")
     _, projection = shape("text_projection")
     vision, text = (tower_sizes(state, tower, shape) for tower in ("visual.transformer", "transformer"))
-    widths = vision["hidden_size"], text["hidden_size"]
-    if widths[0] > WIDEST or any(width % HEAD for width in widths):
-        towers = f"its towers are {widths[0]} and {widths[1]} wide"
+    seen, said = vision["hidden_size"], text["hidden_size"]
+    if seen > WIDEST or seen % HEAD or said % HEAD:
+        towers = f"its towers are {seen} and {said} wide"
         raise ValueError(f"{path} is not one of OpenAI's ViTs ({towers}): convert it to the Hugging Face layout")
     vision |= dict(image_size=round((cells - 1) ** 0.5) * patch, patch_size=patch)
     text |= dict(max_position_embeddings=positions, vocab_size=vocabulary)
@@ -86,21 +92,12 @@ def configuration(state, path):
     return CLIPConfig(vision_config=vision, text_config=text, projection_dim=projection)
 
 
-def shape_of(state, path, name, dimensions=2):
-    """The shape of a weight.  ValueError where there is none of so many dimensions."""
-    shape = state[name].shape if name in state else ()
-    if len(shape) != dimensions or 0 in shape:
-        problem = f"{path} has no {name} of {dimensions} dimensions, so it is no state dict of OpenAI's CLIP"
-        raise ValueError(f"{problem}; a checkpoint of the Hugging Face layout is given as its folder")
-    return shape
-
-
 def tower_sizes(state, tower, shape):
     """What the blocks of a tower tell, as transformers calls it."""
     wide, D = shape(f"{tower}.resblocks.0.mlp.c_fc.weight")
     blocks = {name.split(".resblocks.")[1].split(".")[0] for name in state if name.startswith(f"{tower}.resblocks.")}
     sizes = dict(hidden_size=D, intermediate_size=wide, num_hidden_layers=len(blocks), num_attention_heads=D // HEAD)
-    return sizes | dict(hidden_act="quick_gelu")
+    return sizes | dict(hidden_act="quick_gelu")  # one of open_clip has the same names and may want GELU, which no weight tells
 
 
 def converted(state):

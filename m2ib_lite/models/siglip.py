@@ -1,7 +1,4 @@
-"""SigLIP, and SigLIP 2 of a fixed resolution: no CLS, no BOS, an attention-pooling head over the patches, padding that counts.
-
-What each method does is said in `towers` and `clip`; here is how these models differ.
-"""
+"""SigLIP, and SigLIP 2 of a fixed resolution: no CLS, no BOS, an attention-pooling head over the patches, padding that counts."""
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +16,13 @@ class SiglipTower(Tower):
 
 
 class SiglipImageTower(SiglipTower):
-    """SigLIP's image tower.  Its pooling head is opened up as if it were one more block: the probe, its only query, reads the
-    patches as CLS does in the last block of a CLIP."""
+    """The pooling head is opened up as if it were one more block: the probe, its only query, reads the patches as CLS does in the
+    last block of a CLIP."""
 
     patches = slice(None)
 
-    def __init__(self, model):
-        super().__init__(model, model.head, model.post_layernorm)
+    def __init__(self, siglip):
+        super().__init__(siglip.vision_model, siglip.vision_model.head, siglip.vision_model.post_layernorm)
         self.reader = len(self.blocks)
         self.norms.append(self.final_norm)
 
@@ -51,25 +48,19 @@ class SiglipImageTower(SiglipTower):
 class SiglipTextTower(SiglipTower):
     """SigLIP's text tower: every position sees every other, padding too."""
 
-    def __init__(self, model):
-        super().__init__(model, model.head, model.final_layer_norm)
+    def __init__(self, siglip):
+        super().__init__(siglip.text_model, siglip.text_model.head, siglip.text_model.final_layer_norm)
 
     def pooled(self, ids):
         return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)  # the last position, mostly padding
 
 
 class Siglip(Clip):
-    """A SigLIP with its tokenizer and image processor, used as a Clip.
+    """A SigLIP used as a Clip.  Captions are padded to the length that it was trained with, and all of it is valid: what a word
+    says goes on in the padding, where the embedding is read.  The sigmoid of its loss rises with the cosine, as CLIP's softmax."""
 
-    Captions are padded to the length that it was trained with, and all of it is valid: what a word says goes on in the padding,
-    where the embedding is read.  Embeddings are compared by their cosine, as CLIP's: the sigmoid of its loss rises with it.
-    """
-
+    kinds = SiglipImageTower, SiglipTextTower
     fixed_length = True
-
-    @staticmethod
-    def open_towers(model):
-        return SiglipImageTower(model.vision_model), SiglipTextTower(model.text_model)
 
     def pixels(self, images):
         """As Clip.pixels, without the last rows and columns that the patches do not reach (6 of 384 with patches of 14)."""

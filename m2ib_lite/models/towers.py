@@ -32,8 +32,10 @@ class Tower:
 
     def run(self, hidden, blocks):
         """Some blocks, one after the other.  (N, T, D) -> (N, T, D)"""
+        given = dict(inputs_embeds=hidden, attention_mask=None, past_key_values=None)
+        mask = create_causal_mask(self.model.config, **given) if self.causal else None
         for block in blocks:
-            hidden = block(hidden, None)
+            hidden = block(hidden, mask, is_causal=self.causal)
         return hidden
 
     def rest(self, hidden, layer, inputs):
@@ -91,8 +93,8 @@ class ImageTower(Tower):
 
     patches = slice(1, None)  # after CLS
 
-    def __init__(self, model, project):
-        super().__init__(model, project, model.post_layernorm)
+    def __init__(self, clip):
+        super().__init__(clip.vision_model, clip.visual_projection, clip.vision_model.post_layernorm)
 
     def embed(self, pixels):
         return self.model.pre_layrnorm(self.model.embeddings(pixels))
@@ -103,15 +105,9 @@ class TextTower(Tower):
 
     causal = True
 
-    def __init__(self, model, project):
-        super().__init__(model, project, model.final_layer_norm)
+    def __init__(self, clip):
+        super().__init__(clip.text_model, clip.text_projection, clip.text_model.final_layer_norm)
 
     def pooled(self, ids):
         eos = self.model.eos_token_id  # of which the first is read; checkpoints that say 2 mean the highest id
         return ids.argmax(dim=-1) if eos == 2 else (ids == eos).int().argmax(dim=-1)
-
-    def run(self, hidden, blocks):
-        mask = create_causal_mask(self.model.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
-        for block in blocks:
-            hidden = block(hidden, mask, is_causal=True)
-        return hidden
