@@ -72,9 +72,9 @@ def test_maps_with_an_offset_or_with_signs_are_scaled_before_they_are_compared(q
 def test_kept_maps_are_those_that_the_method_gives(clip, pairs, tmp_path, method, options, monkeypatch):
     direct, plain, asked = ask(clip, pairs, method, **options), METHODS[method], []
 
-    def watched(clip, images, captions, **options):
-        asked.append(len(images))
-        return plain(clip, images, captions, **options)
+    def watched(clip, pairs, **options):
+        asked.append(len(pairs))
+        return plain(clip, pairs, **options)
 
     monkeypatch.setitem(METHODS, method, watched)
     attribute(method, clip, pairs[:3], tmp_path, **options)

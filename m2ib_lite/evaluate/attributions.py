@@ -19,11 +19,6 @@ SEEDED = ("M2IB", "kernelshap", "rise", "random")
 LIBRARIES = ("captum", "numpy", "pillow", "scikit-image", "scikit-learn", "scipy", "tokenizers", "torch", "transformers")
 
 
-def versions():
-    """The versions of the libraries that maps and scores depend on.  -> {library: version}"""
-    return {library: version(library) for library in LIBRARIES}
-
-
 @cache
 def sources():
     """A digest of the package's own code: maps of another version are not taken for ours."""
@@ -42,13 +37,14 @@ def digest(clip, options):
 def attribute(method, clip, pairs, folder, **options):
     """The maps of METHODS[method] with these options for pairs, read from `folder` where an earlier call left them there, with the
     same weights, sources and library versions.  -> Attribution"""
-    store = Path(folder) / "attributions" / sources() / f"{method}-{digest(clip, options | versions())}.pt"
+    versions = {library: version(library) for library in LIBRARIES}
+    store = Path(folder) / "attributions" / sources() / f"{method}-{digest(clip, options | versions)}.pt"
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     keys = [joblib.hash((caption, np.asarray(image.convert("RGB")))) for image, caption in zip(images, captions, strict=True)]
     known = kept(store, clip.device)
-    new = {key: i for i, key in enumerate(keys) if key not in known}
+    new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
     if new:
-        found = METHODS[method](clip, [images[i] for i in new.values()], [captions[i] for i in new.values()], **options)
+        found = METHODS[method](clip, list(new.values()), **options)
         maps = zip(found.image_maps, found.text_maps, found.tokens, strict=True)
         known = kept(store, clip.device, dict(zip(new, maps, strict=True)))
     image_maps, text_maps, tokens = map(list, zip(*(known[key] for key in keys), strict=True))

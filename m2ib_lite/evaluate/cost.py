@@ -37,7 +37,7 @@ def cost_of_one(method, clip, pair, **options):
     with counted_blocks(clip) as runs:
         wait()
         start = time.perf_counter()
-        method(clip, pair.image, pair.caption, progress=False, **options)
+        method(clip, pair, progress=False, **options)
         wait()
         seconds = time.perf_counter() - start
     passes = {}

@@ -54,17 +54,13 @@ def remove_words(ids, scores, blank):
 
 
 def blur(pixels, sigma):
-    """Gaussian blur of `sigma` pixels, the borders repeated.  (B, 3, H, W) -> same"""
-    rows, columns = (bells(n, sigma, pixels.device).to(pixels.dtype) for n in pixels.shape[-2:])
-    return rows @ pixels @ columns.mT  # a convolution as wide as this is many times slower
-
-
-def bells(n, sigma, device):
-    """How much of each of n places goes into each of them; what lies beyond the ends counts as the ends.  -> (n, n)"""
-    steps = torch.arange(-math.ceil(3 * sigma), math.ceil(3 * sigma) + 1, device=device)
+    """Gaussian blur of `sigma` pixels, the borders repeated.  (B, 3, n, n) -> same"""
+    n, reach, device = pixels.shape[-1], math.ceil(3 * sigma), pixels.device
+    steps = torch.arange(-reach, reach + 1, device=device)
     bell = torch.exp(-0.5 * (steps / sigma) ** 2)
-    sources = (torch.arange(n, device=device)[:, None] + steps).clamp(0, n - 1)
-    return torch.zeros(n, n, device=device).scatter_add(1, sources, (bell / bell.sum()).expand(n, -1))
+    sources = (torch.arange(n, device=device)[:, None] + steps).clamp(0, n - 1)  # what lies beyond the ends counts as the ends
+    mix = torch.zeros(n, n, device=device).scatter_add(1, sources, (bell / bell.sum()).expand(n, -1)).to(pixels.dtype)
+    return mix @ pixels @ mix.mT  # a convolution as wide as this is many times slower
 
 
 def cosine(side, inputs):
@@ -86,13 +82,12 @@ def curve(side, scores, start, end):
 
 def judged(side, ids, scores, kept, removed, hidden):
     """Rows of one tower's maps.  kept: inputs with only the important; removed, hidden: where deletion ends, insertion starts."""
-    modality = "image" if side.is_image else "text"
     before, after = (cosine(side, inputs).cpu() for inputs in (side.inputs, kept))
     deletion, insertion = curve(side, scores, side.inputs, removed), curve(side, scores, hidden, side.inputs)
     found = {"drop": metrics.drop(before, after), "increase": metrics.increase(before, after)}
     found |= {"deletion AUC": metrics.area_under(deletion.cpu()), "insertion AUC": metrics.area_under(insertion.cpu())}
     for name, values in found.items():
-        yield from ((pair, modality, name, float(value), torch.nan) for pair, value in zip(ids, values, strict=True))
+        yield from ((pair, side.modality, name, float(value), torch.nan) for pair, value in zip(ids, values, strict=True))
 
 
 def confidence(clip, attribution, pairs, batch_size=32):

@@ -59,19 +59,15 @@ def localisation(attribution, pairs, truth="boxes"):
     masks, rows = truth == "masks", []
     for pair, heat, scores, relevant in matched(attribution, pairs, masks):
         if heat is not None:
-            rows += [(pair.id, "image", *score) for score in image_scores(heat, pair, masks)]
+            named = pair.region(True, masks)
+            others = pair.region(False, masks) & ~named
+            rows += [(pair.id, "image", name, score(heat, named), named.mean()) for name, score in IMAGE_SCORES.items()]
+            if others.any():
+                rows.append((pair.id, "image", "named preference", metrics.named_preference(heat, named, others), 0.5))
         if any(relevant):
             precision = metrics.average_precision(scores.cpu(), relevant)
             rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
     return tidy(rows, attribution.method)
-
-
-def image_scores(heat, pair, masks):
-    """What one heat (H, W) is worth: name, value and chance of each score that the pair can have."""
-    named, unnamed = (pair.region(named, masks) for named in (True, False))
-    yield from ((name, score(heat, named), named.mean()) for name, score in IMAGE_SCORES.items())
-    if (unnamed & ~named).any():
-        yield "named preference", metrics.named_preference(heat, named, unnamed & ~named), 0.5
 
 
 def occurrences(attribution, pairs):

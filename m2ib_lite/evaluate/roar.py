@@ -38,26 +38,20 @@ def parts(rows, batch_size):
     return rows.tensor_split(math.ceil(len(rows) / batch_size))
 
 
-@torch.enable_grad()
-def fine_tune(clip, data, train, epochs, lr, batch_size, generator):
-    """A float32 copy of the clip after `epochs` of SGD over the rows `train` of the data, in an order of the generator's."""
+def loss_after(clip, clean, degraded, seed, epochs, lr, batch_size):
+    """The loss over all clean held-out pairs, in nats, of a float32 copy of the clip after SGD over the others as `degraded`."""
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that split and order are the same on every device
+    order = torch.randperm(len(clean), generator=generator)
+    test, train = order.tensor_split([max(FEWEST, int(HELD_OUT * len(order)))])
     copy = clip.like(deepcopy(clip.model).float().eval().requires_grad_(True))
     optimiser = torch.optim.SGD(copy.model.parameters(), lr=lr)  # AdamW's steps are as long for small gradients: drowned in noise
     for _ in range(epochs):
         for rows in parts(train[torch.randperm(len(train), generator=generator)], batch_size):
             optimiser.zero_grad()
-            info_nce(*embed_pairs(copy, *data[rows]), copy.model.logit_scale.exp()).backward()
+            with torch.enable_grad():
+                info_nce(*embed_pairs(copy, *degraded[rows]), copy.model.logit_scale.exp()).backward()
             torch.nn.utils.clip_grad_norm_(copy.model.parameters(), MOST)
             optimiser.step()
-    return copy
-
-
-def loss_after(clip, clean, degraded, seed, batch_size, **options):
-    """The loss over all clean held-out pairs, in nats, of a copy of the clip that was trained on the others as `degraded`."""
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the split is the same on every device
-    order = torch.randperm(len(clean), generator=generator)
-    test, train = order.tensor_split([max(FEWEST, int(HELD_OUT * len(order)))])
-    copy = fine_tune(clip, degraded, train, batch_size=batch_size, generator=generator, **options)
     with torch.no_grad():
         embedded = [embed_pairs(copy, *clean[rows]) for rows in parts(test, batch_size)]
         images, texts = (torch.cat(side).double() for side in zip(*embedded, strict=True))  # in float32 it may be 0, no divisor

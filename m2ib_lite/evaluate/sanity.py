@@ -8,7 +8,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .. import metrics
-from ..side import BAR_DELAY, MODALITIES, asked
+from ..side import BAR_DELAY, asked
 from .attributions import METHODS
 from .localise import check_captions, tidy
 
@@ -25,12 +25,11 @@ def stages(tower):
 def parameters(clip, stage, modality):
     """What a stage randomises in the tower of one modality, or in both.  ValueError where a tower has no such stage."""
     found = []
-    for name, tower in zip(MODALITIES, clip.towers, strict=True):
-        if modality in (name, "both"):
-            known = stages(tower)
-            if stage not in known:
-                raise ValueError(f"the {name} tower of {clip.name} has no stage {stage!r}: give one of {', '.join(known)}")
-            found += [weight.detach() for module in known[stage] for weight in module.parameters()]
+    for name in asked(modality):
+        known = stages(getattr(clip, name))
+        if stage not in known:
+            raise ValueError(f"the {name} tower of {clip.name} has no stage {stage!r}: give one of {', '.join(known)}")
+        found += [weight.detach() for module in known[stage] for weight in module.parameters()]
     return found
 
 
@@ -41,7 +40,6 @@ def randomised(clip, stage, modality="both", seed=0):
     modality: "image" or "text" leaves the other tower as it is.  In place; each weight comes back bit for bit, whatever happens.
     ValueError where a tower has no such stage.  (Adebayo et al. 2018, section 3.1)
     """
-    asked(modality)
     weights, fresh = (parameters(one, stage, modality) for one in (clip, clip.untrained(seed)))
     kept = [weight.clone() for weight in weights]
     try:
@@ -80,12 +78,11 @@ def cascade(clip, pairs, originals, modality, seed=0, options=None, only=None):
     originals: the Attribution of these pairs by each method, the model as it is; options: {method: those it was made with}.
     modality: "image" or "text", the tower that is randomised and compared.  only: some stages.  -> tidy rows with their stage
     """
-    images, captions, tables = [pair.image for pair in pairs], [pair.caption for pair in pairs], []
-    names = only or stages(clip.image if modality == "image" else clip.text)
-    for stage in tqdm(names, desc=f"{modality} tower", unit="stage", delay=BAR_DELAY):
+    tables = []
+    for stage in tqdm(only or stages(getattr(clip, modality)), desc=f"{modality} tower", unit="stage", delay=BAR_DELAY):
         with randomised(clip, stage, modality, seed):
             for one in originals:
                 own = (options or {}).get(one.method, {})
-                other = METHODS[one.method](clip, images, captions, progress=False, modality=modality, **own)
+                other = METHODS[one.method](clip, pairs, progress=False, modality=modality, **own)
                 tables.append(agreement(one, other, pairs).assign(stage=stage))
     return pd.concat(tables, ignore_index=True)
