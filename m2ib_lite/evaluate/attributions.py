@@ -19,6 +19,11 @@ SEEDED = ("M2IB", "kernelshap", "rise", "random")
 LIBRARIES = ("captum", "numpy", "pillow", "scikit-image", "scikit-learn", "scipy", "tokenizers", "torch", "transformers")
 
 
+def versions():
+    """The versions of the libraries that maps and scores depend on.  -> {library: version}"""
+    return {library: version(library) for library in LIBRARIES}
+
+
 @cache
 def sources():
     """A digest of the package's own code: maps of another version are not taken for ours."""
@@ -37,8 +42,7 @@ def digest(clip, options):
 def attribute(method, clip, pairs, folder, **options):
     """The maps of METHODS[method] with these options for pairs, read from `folder` where an earlier call left them there, with the
     same weights, sources and library versions.  -> Attribution"""
-    versions = {library: version(library) for library in LIBRARIES}
-    store = Path(folder) / "attributions" / sources() / f"{method}-{digest(clip, options | versions)}.pt"
+    store = Path(folder) / "attributions" / sources() / f"{method}-{digest(clip, options | versions())}.pt"
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     keys = [joblib.hash((caption, np.asarray(image.convert("RGB")))) for image, caption in zip(images, captions, strict=True)]
     known = kept(store, clip.device)
