@@ -1,34 +1,29 @@
-"""The command line: m2ib evaluate --help"""
+"""Score attribution methods on every pair of a data set: drop and increase in confidence, deletion and insertion, and where
+boxes or masks are known localisation and the occurrences found.  Results are written as they come: stop it at any moment, with
+Ctrl-C or kill -9, and give the same command again: it goes on where it was.  A bad pair is a row that says why; where a GPU has
+not enough memory the batch is halved.
+
+what it writes:
+  OUT/scores         Parquet, for pandas.read_parquet: a row for each pair, modality, metric and method with value, chance,
+                     error (empty where all is well); a file for every --shard pairs, and one that is deleted is made again
+  OUT/summary.csv    mean, 95% interval and number of pairs by method and metric; "M2IB - nib": the paired differences
+  OUT/manifest.json  what the scores depend on; a command that would mix others into them is refused
+
+examples:
+  m2ib evaluate --model testbed --data scenes --count 200 --methods m2ib,nib,random --out build/results
+  m2ib evaluate --model openai/clip-vit-base-patch32 --data photos/ --out results --device cuda --batch-size 32
+
+exit status: 0 done (also with bad pairs), 1 an error, 2 an option that does not exist, 130 interrupted; what is done is kept
+"""
 
 import argparse
 import sys
 from functools import partial
-from inspect import cleandoc
 
 import torch
 
 from .evaluate import METHODS
 from .runs import evaluate_data
-
-EVALUATE = """
-    Score attribution methods on every pair of a data set: drop and increase in confidence, deletion and insertion, and where
-    boxes or masks are known localisation and the occurrences found.  Results are written as they come: stop it at any moment,
-    with Ctrl-C or kill -9, and give the same command again: it goes on where it was.  A bad pair is a row that says why; where
-    a GPU has not enough memory the batch is halved.
-"""
-EXAMPLES = """
-    what it writes:
-      OUT/scores         Parquet, for pandas.read_parquet: a row for each pair, modality, metric and method with value, chance,
-                         error (empty where all is well); a file for every --shard pairs, and one that is deleted is made again
-      OUT/summary.csv    mean, 95% interval and number of pairs by method and metric; "M2IB - nib": the paired differences
-      OUT/manifest.json  what the scores depend on; a command that would mix others into them is refused
-
-    examples:
-      m2ib evaluate --model testbed --data scenes --count 200 --methods m2ib,nib,random --out build/results
-      m2ib evaluate --model openai/clip-vit-base-patch32 --data photos/ --out results --device cuda --batch-size 32
-
-    exit status: 0 done (also with bad pairs), 1 an error, 2 an option that does not exist, 130 interrupted; what is done is kept
-"""
 
 
 def one_or_two(kind, text):
@@ -44,7 +39,7 @@ def parser():
     """The options of every command; one of `explain` that is not given is left out, so that its default stands in one place."""
     whole = argparse.ArgumentParser("m2ib", description="M2IB attribution of CLIP")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    page = dict(description=cleandoc(EVALUATE), epilog=cleandoc(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter)
+    page = dict(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     one = commands.add_parser("evaluate", help="score methods on every pair of a data set", allow_abbrev=False, **page)
     add, names = one.add_argument, ", ".join(METHODS).lower()
     add("--model", required=True, help="testbed, radiographs, a folder, a name on the hub, or a file with OpenAI's state dict")
@@ -61,7 +56,7 @@ def parser():
     add("--shard", type=int, default=100, metavar="N", help="pairs a file, all that a kill can lose (default: %(default)s)")
     group = one.add_argument_group("options of M2IB", "layer, beta, sigma2: one value, or IMAGE,TEXT (default: the model's own)")
     add = partial(group.add_argument, default=argparse.SUPPRESS)
-    add("--layer", type=partial(one_or_two, int), metavar="N", help="the block that the bottleneck follows, from 0")
+    add("--layer", type=partial(one_or_two, int), metavar="N", help="the block that the bottleneck follows, from 0; -1: before all")
     add("--beta", type=partial(one_or_two, float), metavar="N", help="weight of the compression term")
     add("--sigma2", type=partial(one_or_two, float), metavar="N", help="variance of the noise")
     add("--steps", type=int, metavar="N", help="of the optimiser (default: 10)")

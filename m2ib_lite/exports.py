@@ -22,7 +22,6 @@ from .segments import check_finite
 from .side import BAR_DELAY
 
 SAFE_ID = re.compile(r"[\w-]+(\.[\w-]+)*")
-WHITE = 65535  # of 16 bits
 PIXELS = ("x", "y", "w", "h", "point_x", "point_y")  # the columns of a box and a point
 
 
@@ -62,19 +61,19 @@ def save_heat(heat, path, unit):
     for name, value in dict(low=low, high=high, unit=unit).items():
         text.add_text(name, str(value))
     shares = (heat - low) / (high - low) if high > low else 0 * heat
-    Image.fromarray(np.rint(WHITE * shares).astype(np.uint16)).save(path, pnginfo=text)
+    Image.fromarray(np.rint(65535 * shares).astype(np.uint16)).save(path, pnginfo=text)
     return low, high
 
 
 def save(attribution, folder, ids=None):
-    """The maps of B pairs as files in `folder`, which is made where there is none: all of them, or none where writing fails.
+    """The maps of B pairs as files in `folder`, made where there is none; ids: a safe file name for each pair, None numbers them.
 
     maps.npz, for np.load without pickle: image_maps (B, gh, gw) and text_maps (B, T), NaN beyond a caption's n_tokens (B,), where
         there are any; ids, captions (B,) and tokens (B, T), text; views (B, 4), left, top, right, bottom, and sizes (B, 2), width,
         height, in pixels of the image; heat_ranges (B, 2), low and high; method; unit, that of maps and heats.
     heats/ID.png: the heat at the image's own size in 16 bits of gray: low + pixel / 65535 * (high - low).
     overlays/ID.png: the heat over the image in grey, from 0 to its highest value, as `plot` draws it.
-    ids: a safe file name for each pair; None numbers them.
+    All files are written, or none where writing fails.
     ValueError for bad ids or image maps that are not finite; FileNotFoundError or NotADirectoryError for a folder that cannot be.
     """
     arrays = as_arrays(attribution) | dict(ids=file_names(ids, len(attribution)))

@@ -49,12 +49,6 @@ def check_finite(attribution):
             raise ValueError(f"the image map of pair {i} is not finite: ask for it again, of a model with dtype=torch.float32")
 
 
-def largest_component(mask, heat):
-    """The largest piece whose pixels touch, by a side or a corner; of equal ones that of the highest pixel.  -> (H, W) bool"""
-    pieces = label(mask)
-    return pieces == max(regionprops(pieces, heat), key=lambda piece: (piece.area, piece.intensity_max)).label
-
-
 def segment(heat, seen, threshold="otsu", level=None, largest=False):
     """One finite heat (H, W) as a Segment; see `find_segments`, which checks.  seen: (H, W) bool, the pixels that count."""
     rule = threshold if level is None else f"{threshold} {level:g}"
@@ -64,7 +58,8 @@ def segment(heat, seen, threshold="otsu", level=None, largest=False):
         return Segment(mask, None, None, rule)
     mask[seen] = (values >= THRESHOLDS[threshold](values, level)) & (values > 0)
     if largest:
-        mask = largest_component(mask, heat)
+        pieces = label(mask)  # pixels touch by a side or a corner
+        mask = pieces == max(regionprops(pieces, heat), key=lambda piece: (piece.area, piece.intensity_max)).label
     y, x = np.unravel_index(np.where(mask, heat, -np.inf).argmax(), heat.shape)
     return Segment(mask, hull(mask), (int(x), int(y)), rule)
 
@@ -74,8 +69,8 @@ def find_segments(attribution, threshold="otsu", level=None, largest=False):
 
     threshold: "share", `level` of the way from the map's lowest to its highest value, 0 to 1; "percentile", `level` in percent;
     "otsu" (Otsu 1979); "kmeans", the mean of two clusters' centres, which is Otsu's criterion without his histogram.
-    largest: keep the largest connected piece alone.  What is negative counts as 0; what the model did not see, and the lowest
-    value, are never foreground, so the mask of a flat map is empty, and no other.
+    largest: keep the largest connected piece alone, of equal ones that with the highest pixel.  What is negative counts as 0; what
+    the model did not see, and the lowest value, are never foreground, so the mask of a flat map is empty, and no other.
     ValueError for a bad threshold or level, maps that are not finite, or an attribution without image maps.
     """
     if attribution.image_maps is None:

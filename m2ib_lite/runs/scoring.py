@@ -16,10 +16,7 @@ OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.
 
 
 def scores(clip, name, pairs, options):
-    """Every metric that looks at a pair alone, of one method's maps: tidy rows.  ValueError where a map is not finite.
-
-    Confidence for all pairs; localisation and occurrences where boxes are known, " of masks" where masks are.
-    """
+    """Every metric that looks at a pair alone, of one method's maps: tidy rows.  ValueError where a map is not finite."""
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     attribution = METHODS[name](clip, images, captions, batch_size=len(pairs), progress=False, **options)
     if not all(maps.isfinite().all() for maps in (attribution.image_maps, *attribution.text_maps)):
@@ -32,8 +29,7 @@ def scores(clip, name, pairs, options):
 
 
 def failure(pair_id, error, method=None):
-    """The row of a pair that has no scores by one method, or could not be read.  Raises the error again where it is no fault of
-    the pair but of the machine, which another start may find well: a full disk or memory, too many open files, a broken device."""
+    """The row of a pair that has no scores by one method, or could not be read.  A fault of the machine is raised again."""
     numbers = {getattr(e, "errno", None) for e in (error, error.__cause__)}
     if isinstance(error, torch.AcceleratorError | MemoryError) or OF_THE_MACHINE & numbers:
         raise error

@@ -38,11 +38,6 @@ def settle(folder, manifest):
         raise ValueError(f"{folder} holds another run ({differing}): give its options again, or another --out")
 
 
-def shards(folder, count, size):
-    """Where the scores of `count` pairs lie, `size` pairs a file.  -> {path: range of pairs}"""
-    return {folder / SCORES / f"{start:09d}.parquet": range(count)[start : start + size] for start in range(0, count, size)}
-
-
 def write_shard(path, table, batch_size):
     """The scores of a shard, with the batch size that the next one starts with."""
     table = pa.Table.from_pandas(table.reindex(columns=COLUMNS), SCHEMA, preserve_index=False)
