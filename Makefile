@@ -9,11 +9,11 @@ KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=85899345
 .PHONY: figures record test lab testbed clean
 
 figures: $(VENV)/installed
-	$(KEEP_MEMORY) $(BIN)/python -m m2ib_lite.repro figures $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+	$(KEEP_MEMORY) $(BIN)/python notebooks/run.py figures $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
 record: $(VENV)/installed
-	-$(KEEP_MEMORY) $(BIN)/python -m m2ib_lite.repro figures DEVICE=cpu  # a number that moved fails there, and is what we want to record
-	$(BIN)/python -m m2ib_lite.repro record
+	-$(KEEP_MEMORY) $(BIN)/python notebooks/run.py figures DEVICE=cpu  # a number that moved fails there, and is what we want to record
+	$(BIN)/python notebooks/run.py record
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -26,6 +26,7 @@ lab: $(VENV)/installed
 
 testbed: $(VENV)/installed
 	$(BIN)/python data/testbed/sprites/make_sprites.py
+	for kind in scenes radiographs retrieval; do $(BIN)/python data/testbed/draw.py $$kind; done
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py radiographs
 	$(BIN)/python data/testbed/tune.py

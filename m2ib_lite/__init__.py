@@ -8,11 +8,14 @@ from .attribution import Attribution
 from .explain import explain
 from .exports import save
 from .models import load_model
-from .plots import plot_pair
+from .plots import plot_pair, plot_words
 from .segments import find_segments
+from .word_maps import WordMaps, explain_words
 
 Attribution.plot = plot_pair  # here, because an import only points down and these stand above explain
 Attribution.save = save
 Attribution.segments = find_segments
+WordMaps.plot = plot_words
 
-__all__ = ["Attribution", "explain", "load_model"]
+__all__ = ["Attribution", "explain", "explain_words", "load_model"]
+__version__ = "0.1.0"

@@ -42,13 +42,12 @@ class Attribution:
 
     def __getitem__(self, i):
         """Pair i, or the pairs of a slice, as an Attribution of its own.  IndexError where there is no pair i."""
-        kept = i if isinstance(i, slice) else slice(self.place(i), self.place(i) + 1)
-        parts = ("image_maps", "text_maps", "tokens", "images", "captions", "views")
-        whole = {name: getattr(self, name) for name in parts}
-        return replace(self, **{name: part if part is None else part[kept] for name, part in whole.items()})
+        i = i if isinstance(i, slice) else slice(self.place(i), self.place(i) + 1)
+        parts = {name: getattr(self, name) for name in ("image_maps", "text_maps", "tokens", "images", "captions", "views")}
+        return replace(self, **{name: part if part is None else part[i] for name, part in parts.items()})
 
     def place(self, i):
-        """i as a number from 0 on; negative ones count from the end.  IndexError where there is no pair i."""
+        """i counted from 0; a negative one counts from the end.  IndexError where there is no pair i."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"there is no pair {i}: give 0 to {len(self) - 1}")
         return i % len(self)

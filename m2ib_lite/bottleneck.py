@@ -1,7 +1,6 @@
-"""The information bottleneck of M2IB (paper, section 3): noise in, information counted, the trade-off optimised.
+"""The information bottleneck of M2IB (paper, section 3) on the hidden states of any model: noise in, information counted."""
 
-Torch only: nothing here knows what model the hidden states come from.
-"""
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +16,10 @@ def inject(hidden, alpha, noise, sigma2):
 
 
 def capacity(hidden, alpha, sigma2):
-    """KL( N(lam R, sigma2 (1 - lam)^2) || N(0, sigma2) ), elementwise, in nats.  (B, T, D) -> (B, T, D) float32
-
-    Finite for every alpha: log(1 - lam) is logsigmoid(-alpha), and all is float32 whatever autocast says.
-    """
-    hidden, alpha = hidden.float(), alpha.float()
+    """KL( N(lam R, sigma2 (1 - lam)^2) || N(0, sigma2) ), elementwise, in nats.  (B, T, D) -> (B, T, D) float32"""
+    hidden, alpha = hidden.float(), alpha.float()  # whatever autocast says
     lam, rest = torch.sigmoid(alpha), torch.sigmoid(-alpha)
-    return 0.5 * (lam * hidden).square() / sigma2 - 0.5 * lam * (1 + rest) - F.logsigmoid(-alpha)
+    return 0.5 * (lam * hidden).square() / sigma2 - 0.5 * lam * (1 + rest) - F.logsigmoid(-alpha)  # finite for every alpha
 
 
 def moments(hidden, valid):
@@ -51,8 +47,7 @@ def pair_loss(hidden, alpha, similarity, valid, noise, beta, sigma2):
 def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
     """Walk down the loss by Adam without an end: yields alpha (B, T, D) float32 after 0, 1, 2, ... steps.
 
-    A pair's alpha never depends on the pairs beside it.
-    hidden: (B, T, D), the states R that the bottleneck is put on.
+    hidden: (B, T, D), the states R that the bottleneck is put on; no pair's alpha depends on the pairs beside it.
     similarity: (S, B, T, D) -> (S, B), the cosine between the rest of the tower at Z and the other tower's embedding.
     valid: (B, T) bool, positions that are no padding; only they are counted in the KL.
     draw_noise: () -> (S, B, T, D) standard normal, fresh at each step.
@@ -70,7 +65,4 @@ def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
 
 def optimise(hidden, similarity, valid, draw_noise, *, steps, **options):
     """Where `descend`, with the same arguments, stands after so many steps.  -> (B, T, D) float32"""
-    alphas = descend(hidden, similarity, valid, draw_noise, **options)
-    for _ in range(steps + 1):
-        alpha = next(alphas)
-    return alpha
+    return next(islice(descend(hidden, similarity, valid, draw_noise, **options), steps, None))

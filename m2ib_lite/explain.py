@@ -20,30 +20,23 @@ def both(name, value, default):
 
 def of_tower(clip, modality, layer, first=-1, **numbers):
     """The layer, from `first` on, and the numbers of one tower, from options as `both` takes them.  -> dict
-
-    ValueError where a number is not above zero, or the layer is out of range or the last, after which no token meets another.
-    """
+    ValueError where a number is not above zero, or the layer is out of range or the last, after which no token meets another."""
     k = MODALITIES.index(modality)
     own = both("layer", layer, clip.defaults["layer"])[k]
     last = len(clip.towers[k].blocks) - 2
     if not isinstance(own, Integral) or not first <= own <= last:
-        raise ValueError(
-            f"{modality} layer {own!r} is out of range: {clip.name} takes {first} to {last}, some blocks must come after"
-        )
+        raise ValueError(f"{modality} layer {own!r} is out of range: {clip.name} takes {first} to {last}, blocks must come after")
     numbers = {name: both(name, value, clip.defaults[name])[k] for name, value in numbers.items()}
     check_positive(**numbers)
     return dict(layer=own, **numbers)
 
 
 def noise_source(seed, inputs, samples, lengths, width, antithetic=False):
-    """() -> (S, B, T, D) standard normal noise, each pair's from a generator of its own, seeded by seed and input.
-
-    antithetic: the second half is the first with its sign turned.
-    """
-    generators = []
-    for row, length in zip(inputs, lengths, strict=True):
-        content = row[:length] if row.ndim == 1 else row  # a caption without its padding, which depends on the batch
-        generators.append(own_generator(seed, content))
+    """() -> (S, B, T, D) standard normal noise, each pair's from a generator of its own, seeded by seed and input; antithetic:
+    the second half is the first with its sign turned."""
+    captions = inputs.ndim == 2  # without their padding, which depends on the batch
+    contents = [row[:length] if captions else row for row, length in zip(inputs, lengths, strict=True)]
+    generators = [own_generator(seed, content) for content in contents]
     noise = torch.zeros(samples, len(lengths), max(lengths), width, device=inputs.device)
     drawn = samples // 2 if antithetic else samples
 
@@ -74,16 +67,13 @@ def problem(side, standardise):
     return (side.hidden - mean) / spread, similarity, side.valid
 
 
-def information(side, beta=None, sigma2=None, steps=10, samples=10, lr=1.0, seed=0, antithetic=False, standardise=False):
-    """What each position of one tower had to keep, summed over its width, in nats.  -> one vector (n,) a pair
-
-    The bottleneck stands on the side's `hidden`; the options are those of `explain`.
-    """
-    own = of_tower(side.clip, side.modality, side.layer, beta=beta, sigma2=sigma2)
+def information(own, side, steps=10, samples=10, lr=1.0, seed=0, antithetic=False, standardise=False):
+    """What each position of one tower's `hidden` had to keep, in nats.  own: {modality: of_tower}  -> one vector (n,) a pair"""
+    beta, sigma2 = own[side.modality]["beta"], own[side.modality]["sigma2"]
     hidden, similarity, valid = problem(side, standardise)
     draw = noise_of(side, samples, seed, antithetic)
-    alpha = optimise(hidden, similarity, valid, draw, beta=own["beta"], sigma2=own["sigma2"], steps=steps, lr=lr)
-    scores = capacity(hidden, alpha, own["sigma2"]).sum(dim=-1)  # (B, T)
+    alpha = optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr)
+    scores = capacity(hidden, alpha, sigma2).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
         raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")
     return side.pick(scores)
@@ -114,17 +104,14 @@ def explain(
     0.1 and sigma2 1 as published, unless its m2ib.json says otherwise.  Layer -1 stands before the first block.  steps, lr:
     Adam's.  samples: noise draws a step.  antithetic: each draw comes with its negative.  standardise: the bottleneck stands
     on states with mean 0 and deviation 1 in each channel of each pair (our option, after Schulz et al. 2020).
-    modality: "image" or "text" leaves out the other's maps, and does not look at its options.
-    A result depends on (pair, options, seed) alone, on one kind of device; batch_size pairs are optimised at once and bound
-    the memory.  The model comes back as it was, whatever happens.
+    modality: "image" or "text" leaves out the other's maps, and does not look at its options.  batch_size bounds the memory.
+    A result depends on (pair, options, seed) alone, on one kind of device.  The model comes back as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
     own = {name: of_tower(clip, name, layer, beta=beta, sigma2=sigma2) for name in asked(modality)}
     check_positive(steps=steps, samples=samples, lr=lr)
     if antithetic and samples % 2:
         raise ValueError(f"samples is {samples}: antithetic noise comes in twos, give an even number")
-
-    options = dict(beta=beta, sigma2=sigma2, steps=steps, samples=samples, lr=lr, seed=seed)
-    find = partial(information, antithetic=antithetic, standardise=standardise, **options)
+    find = partial(information, own, steps=steps, samples=samples, lr=lr, seed=seed, antithetic=antithetic, standardise=standardise)
     layers = [own[name]["layer"] if name in own else 0 for name in MODALITIES]
     return attribute_sides(find, clip, images, captions, batch_size, progress, modality, layers, method="M2IB", unit="nats")

@@ -6,24 +6,22 @@ Files of other names in the folder stay.
 
 import re
 from collections import Counter
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import Normalize
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from .files import filled_whole
 from .metrics import dice, iou
 from .plots import overlay
 from .segments import check_finite
 from .side import BAR_DELAY
 
 SAFE_ID = re.compile(r"[\w-]+(\.[\w-]+)*")
-WHITE = 65535  # of 16 bits
 PIXELS = ("x", "y", "w", "h", "point_x", "point_y")  # the columns of a box and a point
 
 
@@ -31,35 +29,16 @@ def file_names(ids, count):
     """A name for the files of each pair: its id, or its number where `ids` is None.  ValueError for ids that cannot be names."""
     if ids is None:
         return [f"{i:04d}" for i in range(count)]
-    names = [ids] if isinstance(ids, str) else [str(name) for name in ids]
+    names = [ids] if isinstance(ids, str) else list(map(str, ids))
     if len(names) != count:
         raise ValueError(f"{len(names)} ids for {count} pairs: give one each")
+    times = Counter(map(str.casefold, names))  # some file systems take A for a
     for name in names:
         if not SAFE_ID.fullmatch(name):
             raise ValueError(f"id {name!r} is no safe file name: use letters, digits, '-', '_' and single dots between them")
-    for name, times in Counter(map(str.casefold, names)).items():  # some file systems take A for a
-        if times > 1:
-            raise ValueError(f"id {name!r} stands for {times} pairs, upper and lower case being the same: give each its own")
+        if times[name.casefold()] > 1:
+            raise ValueError(f"id {name!r} is that of two pairs, upper and lower case being the same: give each its own")
     return names
-
-
-@contextmanager
-def written_whole(folder, index):
-    """A temporary folder; its files move to `folder` once all are written, `index` last, or none where writing fails."""
-    folder = Path(folder)
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder.parent} to make {folder.name} in: make it first")
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file: give the name of a folder")
-    folder.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".part-") as part:  # inside, so that a move never crosses file systems
-        yield Path(part)
-        files = [file.relative_to(part) for file in Path(part).rglob("*") if file.is_file()]
-        for file in files:
-            (folder / file).parent.mkdir(exist_ok=True)
-        (folder / index).unlink(missing_ok=True)
-        for file in sorted(files, key=lambda file: file == Path(index)):
-            (part / file).replace(folder / file)
 
 
 def as_arrays(attribution):
@@ -71,41 +50,35 @@ def as_arrays(attribution):
     if attribution.image_maps is not None:
         arrays["image_maps"] = attribution.image_maps.cpu().numpy()
     if attribution.text_maps is not None:
-        arrays["text_maps"] = np.full((len(counts), max(counts)), np.nan, np.float32)
-        for row, scores in zip(arrays["text_maps"], attribution.text_maps, strict=True):
-            row[: len(scores)] = scores.cpu().numpy()
+        arrays["text_maps"] = pad_sequence(attribution.text_maps, batch_first=True, padding_value=np.nan).float().cpu().numpy()
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def save_heat(heat, path, unit):
-    """A heat (H, W) as a 16-bit gray PNG: low + pixel / 65535 * (high - low) gives it back.  -> (low, high)
-
-    They are the heat's lowest and highest value, or 0 where that lies beyond; the PNG's text holds them and the unit too.
-    """
+    """A heat (H, W) as a 16-bit gray PNG, its text unit, low and high: the lowest and highest value, or 0.  -> (low, high)"""
     low, high = float(heat.min(initial=0)), float(heat.max(initial=0))
     text = PngInfo()
     for name, value in dict(low=low, high=high, unit=unit).items():
         text.add_text(name, str(value))
     shares = (heat - low) / (high - low) if high > low else 0 * heat
-    Image.fromarray(np.rint(WHITE * shares).astype(np.uint16)).save(path, pnginfo=text)
+    Image.fromarray(np.rint(65535 * shares).astype(np.uint16)).save(path, pnginfo=text)
     return low, high
 
 
 def save(attribution, folder, ids=None):
-    """The maps of B pairs as files in `folder`, which is made where there is none: all of them, or none where writing fails.
+    """The maps of B pairs as files in `folder`, made where there is none; ids: a safe file name for each pair, None numbers them.
 
     maps.npz, for np.load without pickle: image_maps (B, gh, gw) and text_maps (B, T), NaN beyond a caption's n_tokens (B,), where
         there are any; ids, captions (B,) and tokens (B, T), text; views (B, 4), left, top, right, bottom, and sizes (B, 2), width,
         height, in pixels of the image; heat_ranges (B, 2), low and high; method; unit, that of maps and heats.
     heats/ID.png: the heat at the image's own size in 16 bits of gray: low + pixel / 65535 * (high - low).
     overlays/ID.png: the heat over the image in grey, from 0 to its highest value, as `plot` draws it.
-    ids: a safe file name for each pair; None numbers them.
-    ValueError for bad ids or image maps that are not finite; FileNotFoundError where the folder's parent is missing,
-    NotADirectoryError where it is a file.
+    All files are written, or none where writing fails.
+    ValueError for bad ids or image maps that are not finite; FileNotFoundError or NotADirectoryError for a folder that cannot be.
     """
     arrays = as_arrays(attribution) | dict(ids=file_names(ids, len(attribution)))
     check_finite(attribution)
-    with written_whole(folder, "maps.npz") as part:
+    with filled_whole(folder, "maps.npz") as part:
         if attribution.image_maps is not None:
             (part / "heats").mkdir()
             (part / "overlays").mkdir()
@@ -141,10 +114,9 @@ def table(segments, ids=None, truths=None):
 
 
 def save_segments(segments, folder, ids=None, truths=None):
-    """Segments as files, with the folder, ids and errors of `save`: segments.csv, their `table`, and masks/ID.png, 0 or 255."""
+    """Segments as files, with the folder, ids and errors of `save`: segments.csv, their `table`, and masks as ID.png, 0 or 255."""
     numbers = table(segments, ids, truths)
-    with written_whole(folder, "segments.csv") as part:
-        (part / "masks").mkdir()
+    with filled_whole(folder, "segments.csv") as part:
         for name, segment in zip(numbers["id"], segments, strict=True):
-            Image.fromarray(np.uint8(255) * segment.mask).save(part / "masks" / f"{name}.png")
+            Image.fromarray(np.uint8(255) * segment.mask).save(part / f"{name}.png")
         numbers.to_csv(part / "segments.csv", index=False)

@@ -12,13 +12,8 @@ def _hooked(module, hook):
         fired.append(True)
         return hook(output)
 
-    handle = None
-    try:
-        handle = module.register_forward_hook(counting_hook)
+    with module.register_forward_hook(counting_hook):  # torch takes it off again at the end, whatever happens
         yield
-    finally:
-        if handle is not None:
-            handle.remove()
     if not fired:
         raise RuntimeError(f"the hook on {type(module).__name__} never fired: the forward pass did not reach that module")
 

@@ -12,8 +12,7 @@ from sklearn import metrics as sklearn_metrics
 
 def recall_at_1(similarity):
     """How often each row's own column scores highest.  (N, N) -> (N,) 0 or 1; transpose for the other direction."""
-    similarity = np.asarray(similarity)
-    return (similarity.argmax(axis=1) == np.arange(len(similarity))).astype(float)
+    return (np.asarray(similarity).argmax(axis=1) == np.arange(len(similarity))).astype(float)
 
 
 def _checked(heat, *masks):
@@ -142,40 +141,35 @@ def average_precision(scores, relevant):
 
 def chance_precision(relevant):
     """The mean average precision of all orders of these words: what a map that knows nothing gets."""
-    n, found = len(relevant), int(np.sum(relevant))
-    ranks = np.arange(1, n + 1)
-    others = (found - 1) / max(1, n - 1)  # the chance that any other word is relevant too
-    return float(np.mean((1 + (ranks - 1) * others) / ranks))
+    others = (np.sum(relevant) - 1) / max(1, len(relevant) - 1)  # the chance that any other word is relevant too
+    return float(others + (1 - others) * np.mean(1 / np.arange(1, len(relevant) + 1)))
 
 
-def bootstrap_interval(values, level=0.95, seed=0):
-    """(mean, low, high): the mean of one value a pair with its percentile bootstrap interval, 10,000 resamples.
-
-    Where all values are 0 or all are 1 a resample shows no spread, and the interval is the exact binomial one.
-    """
+def bootstrap_interval(values):
+    """(mean, low, high): the mean of one value a pair with its 95% percentile bootstrap interval, of 10,000 resamples; where all
+    values are 0 or all are 1, so that a resample shows no spread, with the exact binomial one."""
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
         raise ValueError("no values to take a mean of: give at least one pair")
+    mean = low = high = values.mean()
     if set(values) in ({0.0}, {1.0}):
-        exact = stats.binomtest(int(values.sum()), len(values)).proportion_ci(level)
-        return float(values.mean()), float(exact.low), float(exact.high)
-    if len(values) == 1:
-        return (float(values[0]),) * 3
-    options = dict(confidence_level=level, n_resamples=10_000, method="percentile", batch=1000)
-    interval = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(seed), **options).confidence_interval
-    return float(values.mean()), float(interval.low), float(interval.high)
+        low, high = stats.binomtest(int(values.sum()), len(values)).proportion_ci()
+    elif len(values) > 1:
+        options = dict(n_resamples=10_000, method="percentile", batch=1000, rng=np.random.default_rng(0))
+        low, high = stats.bootstrap((values,), np.mean, **options).confidence_interval
+    return float(mean), float(low), float(high)
 
 
-def paired_interval(differences, level=0.95):
-    """(mean, low, high) of paired differences: the paired t test at 1 - level finds one where the interval does not hold 0."""
+def paired_interval(differences):
+    """(mean, low, high) of paired differences: the paired t test at 5% finds one where the interval does not hold 0."""
     if len(differences) < 2:
         raise ValueError(f"{len(differences)} pairs: a paired test needs two at least")
-    mean = float(np.mean(differences))
-    low, high = t_interval(mean, np.std(differences, ddof=1), len(differences), level)
-    return mean, float(low), float(high)
+    mean = np.mean(differences)
+    low, high = t_interval(mean, np.std(differences, ddof=1), len(differences))
+    return float(mean), float(low), float(high)
 
 
-def t_interval(mean, spread, count, level=0.95):
-    """(low, high) around the mean of `count` values with standard deviation `spread`; numbers or arrays, NaN for a single value."""
-    reach = stats.t.ppf((1 + level) / 2, np.subtract(count, 1)) * spread / np.sqrt(count)
+def t_interval(mean, spread, count):
+    """95% (low, high) around the mean of `count` values of standard deviation `spread`; numbers or arrays, NaN for one value."""
+    reach = stats.t.ppf(0.975, np.subtract(count, 1)) * spread / np.sqrt(count)
     return mean - reach, mean + reach

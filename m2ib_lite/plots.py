@@ -1,5 +1,7 @@
 """Attributions as pictures: an Attribution in, matplotlib Axes out.  Nothing here calls show()."""
 
+import math
+
 import matplotlib.pyplot as plt
 import torch
 from einops import rearrange
@@ -38,43 +40,30 @@ def overlay(image, heat, scale):
     return Image.blend(image.convert("L").convert("RGB"), colours, OPACITY)
 
 
-def _lines(words):
-    """The indices of the words, split into lines of at most LINE letters."""
+def draw_words(ax, words, scores, scale, size=11):
+    """The words in reading order, at most LINE letters a line, each on a ground as dark as its score on `scale`."""
     lines, room = [], 0
-    for i, word in enumerate(words):
+    for word, score in zip(words, scores, strict=True):
+        share = float(scale(float(score)))
+        ground = dict(boxstyle="round,pad=0.25", facecolor=plt.get_cmap(TEXT_COLOURS)(0.9 * share), edgecolor="none")
+        style = dict(size=size, bbox=ground, parse_math=False, color="white" if share > 0.7 else "black")
         if not lines or len(word) + 1 > room:
             lines.append([])
             room = LINE
-        lines[-1].append(i)
+        lines[-1].append(TextArea(word, textprops=style))
         room -= len(word) + 1
-    return lines
-
-
-def draw_words(ax, words, scores, scale, size=11):
-    """The words in reading order, each on a ground as dark as its score on `scale`."""
-
-    def label(i):
-        share = float(scale(float(scores[i])))
-        ground = dict(boxstyle="round,pad=0.25", facecolor=plt.get_cmap(TEXT_COLOURS)(0.9 * share), edgecolor="none")
-        return TextArea(
-            words[i], textprops=dict(size=size, bbox=ground, parse_math=False, color="white" if share > 0.7 else "black")
-        )
-
-    rows = [HPacker(children=[label(i) for i in line], pad=0, sep=size * 0.8) for line in _lines(words)]
+    rows = [HPacker(children=line, pad=0, sep=size * 0.8) for line in lines]
     page = VPacker(children=rows, pad=0, sep=size * 1.1, align="left")
     ax.add_artist(AnchoredOffsetbox(loc="center left", child=page, frameon=False, pad=0, borderpad=0.5))
     ax.axis("off")
 
 
 def plot_pairs(attribution, rows=None, boxes=None):
-    """One row a pair: the image, its map, its words.  -> Figure
-
-    rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn.
-    One colour means the same share of the own maximum in every map, which is written below it.
-    """
+    """One row a pair: the image, its map, its words; a colour is a share of the map's own maximum, written below it.  -> Figure
+    rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn."""
     if attribution.image_maps is None or attribution.text_maps is None:
         raise ValueError("the attribution holds the maps of one modality alone: ask for modality='both' to draw pairs")
-    rows = range(len(attribution)) if rows is None else list(rows)
+    rows = [attribution.place(i) for i in (range(len(attribution)) if rows is None else rows)]
     size = dict(figsize=(8.6, 2.5 * len(rows) + 0.8), width_ratios=[1, 1, 1.35])
     figure, axes = plt.subplots(len(rows), 3, squeeze=False, layout="constrained", **size)
     for (left, middle, right), i in zip(axes, rows, strict=True):
@@ -92,12 +81,10 @@ def plot_pairs(attribution, rows=None, boxes=None):
 
 def plot_methods(attributions, rows, boxes=None, figure=None):
     """One row a pair, one column a method: its map over the image, each from its minimum (dark) to its maximum.  -> Figure
-
-    attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.  figure: a part of one to draw in, or its own.
-    """
-    size = (1.75 * (len(attributions) + 1), 1.8 * len(rows) + 0.3)
-    figure = plt.figure(figsize=size, layout="constrained") if figure is None else figure
-    axes = figure.subplots(len(rows), len(attributions) + 1, squeeze=False)
+    attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.  figure: a part of one to draw in, or its own."""
+    rows, columns = [attributions[0].place(i) for i in rows], len(attributions) + 1
+    figure = figure or plt.figure(figsize=(1.75 * columns, 1.8 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, i in zip(axes, rows, strict=True):
         marks, image = boxes[i] if boxes else (), attributions[0].images[i]
         draw_image(line[0], image, marks)
@@ -109,6 +96,23 @@ def plot_methods(attributions, rows, boxes=None, figure=None):
     return figure
 
 
+def plot_words(found, columns=5):
+    """The image, then each word of a WordMaps above its map, from 0 to its maximum; what weighs less is fainter.  -> Figure"""
+    count, image = len(found.words) + 1, found.maps.images[0]
+    size = dict(figsize=(1.75 * columns, 2 * math.ceil(count / columns)), layout="constrained")
+    figure, axes = plt.subplots(math.ceil(count / columns), columns, squeeze=False, **size)
+    draw_image(axes.flat[0], image)
+    axes.flat[0].set_title("word and its weight:", fontsize=9)
+    for i, (ax, word, weight) in enumerate(zip(axes.flat[1:], found.words, found.weights.tolist(), strict=False)):
+        heat, share = found.heat(i), weight / max(found.weights.max().item(), 1e-9)
+        draw_heat(ax, image, heat, Normalize(0, heat.max()))
+        ax.images[-1].set_alpha(OPACITY * share)
+        ax.set_title(f"{word}  {weight:.2f}", fontsize=9, alpha=0.4 + 0.6 * share, parse_math=False)
+    for ax in axes.flat[count:]:
+        ax.axis("off")
+    return figure
+
+
 def as_seen(clip, pixels):
     """The model's normalised pixels as a picture, what they lost as the channel mean.  (3, H, W) -> (H, W, 3) in [0, 1]"""
     mean, std = (torch.tensor(values, device=pixels.device) for values in (clip.processor.image_mean, clip.processor.image_std))
@@ -116,11 +120,10 @@ def as_seen(clip, pixels):
 
 
 def draw_degradation(axes, clip, attribution, i, inputs):
-    """Pair i as its map degrades it: a column for the pair, one for its map, one for each of the degraded inputs.
-
-    axes: (2, 2 + the number of inputs), pictures above words.  inputs: (pixels (B, 3, H, W), ids (B, T)) of all the pairs each;
-    a word, or a piece of one, that became the blank is shown as <B>.
-    """
+    """Pair i as its map degrades it: a column for the pair, one for its map, one for each of the degraded inputs, pictures above
+    words; a word, or a piece of one, that became the blank is shown as <B>.
+    axes: (2, 2 + the number of inputs).  inputs: (pixels (B, 3, H, W), ids (B, T)) of all the pairs each."""
+    i = attribution.place(i)
     heat, (words, scores), tokens = attribution.heat(i), attribution.words(i), attribution.tokens[i]
     _, places = whole_words(attribution.captions[i], tokens)
     content = clip.tokens(attribution.captions).content[i]
@@ -137,4 +140,4 @@ def draw_degradation(axes, clip, attribution, i, inputs):
 
 def plot_pair(attribution, i=0, boxes=()):
     """Image, overlay, and the words shaded by their score, for pair i.  -> Figure"""
-    return plot_pairs(attribution, [i], {i: boxes})
+    return plot_pairs(attribution, [i], {attribution.place(i): boxes})

@@ -24,8 +24,8 @@ HIGHEST = {"share": 1, "percentile": 100}  # the thresholds that need a level, a
 class Segment:
     """What one map puts forward, in its image's own pixels.
 
-    mask: (H, W) bool.  box: (x, y, w, h), tight around the mask.  point: (x, y), the highest pixel inside.  An empty mask, which a
-    flat map has, has neither: None.  threshold: the rule that cut it.
+    mask: (H, W) bool.  box: (x, y, w, h), tight around it.  point: (x, y), its highest pixel.  threshold: the rule that cut it.
+    An empty mask, as a flat map has, has no box and no point: None.
     """
 
     mask: np.ndarray
@@ -42,34 +42,15 @@ class Segment:
         return [x, y, x + w, y + h]
 
 
-def check_threshold(threshold, level):
-    """ValueError for an unknown threshold, or a level that is missing, out of range or of no use."""
-    if threshold not in THRESHOLDS:
-        raise ValueError(f"threshold is {threshold!r}: give one of {', '.join(map(repr, THRESHOLDS))}")
-    highest = HIGHEST.get(threshold)
-    if highest is None and level is not None:
-        raise ValueError(f"level is {level}: leave it out, {threshold!r} finds its own")
-    if highest is not None and not (isinstance(level, Real) and 0 <= level < highest):
-        raise ValueError(f"level is {level}: {threshold!r} needs one from 0 to below {highest}")
-
-
 def check_finite(attribution):
     """ValueError where an image map holds NaN or infinity."""
-    for i, patches in enumerate(attribution.image_maps if attribution.image_maps is not None else ()):
+    for i, patches in enumerate([] if attribution.image_maps is None else attribution.image_maps):
         if not patches.isfinite().all():
             raise ValueError(f"the image map of pair {i} is not finite: ask for it again, of a model with dtype=torch.float32")
 
 
-def largest_component(mask, heat):
-    """The largest piece whose pixels touch, by a side or a corner; of equal ones that of the highest pixel.  -> (H, W) bool"""
-    pieces = label(mask)
-    largest = max(regionprops(pieces, heat), key=lambda piece: (piece.area, piece.intensity_max))
-    return pieces == largest.label
-
-
 def segment(heat, seen, threshold="otsu", level=None, largest=False):
-    """One finite heat (H, W) as a Segment; see `find_segments`.  seen: (H, W) bool, the pixels that count."""
-    check_threshold(threshold, level)
+    """One finite heat (H, W) as a Segment; see `find_segments`, which checks.  seen: (H, W) bool, the pixels that count."""
     rule = threshold if level is None else f"{threshold} {level:g}"
     values = unit_scale(heat[seen])
     mask = np.zeros(heat.shape, bool)
@@ -77,7 +58,8 @@ def segment(heat, seen, threshold="otsu", level=None, largest=False):
         return Segment(mask, None, None, rule)
     mask[seen] = (values >= THRESHOLDS[threshold](values, level)) & (values > 0)
     if largest:
-        mask = largest_component(mask, heat)
+        pieces = label(mask)  # pixels touch by a side or a corner
+        mask = pieces == max(regionprops(pieces, heat), key=lambda piece: (piece.area, piece.intensity_max)).label
     y, x = np.unravel_index(np.where(mask, heat, -np.inf).argmax(), heat.shape)
     return Segment(mask, hull(mask), (int(x), int(y)), rule)
 
@@ -87,12 +69,18 @@ def find_segments(attribution, threshold="otsu", level=None, largest=False):
 
     threshold: "share", `level` of the way from the map's lowest to its highest value, 0 to 1; "percentile", `level` in percent;
     "otsu" (Otsu 1979); "kmeans", the mean of two clusters' centres, which is Otsu's criterion without his histogram.
-    largest: keep the largest connected piece alone.  Only what the model saw counts and can be foreground; what is negative
-    counts as 0.  The lowest value is never foreground, so the mask of a flat map is empty, and no other.
+    largest: keep the largest connected piece alone, of equal ones that with the highest pixel.  What is negative counts as 0; what
+    the model did not see, and the lowest value, are never foreground, so the mask of a flat map is empty, and no other.
     ValueError for a bad threshold or level, maps that are not finite, or an attribution without image maps.
     """
     if attribution.image_maps is None:
         raise ValueError("the attribution holds no image maps: ask for modality='both' or 'image'")
     check_finite(attribution)
-    cut = dict(threshold=threshold, level=level, largest=largest)
-    return [segment(attribution.heat(i), attribution.seen(i), **cut) for i in range(len(attribution))]
+    if threshold not in THRESHOLDS:
+        raise ValueError(f"threshold is {threshold!r}: give one of {', '.join(map(repr, THRESHOLDS))}")
+    highest = HIGHEST.get(threshold)
+    if highest is None and level is not None:
+        raise ValueError(f"level is {level}: leave it out, {threshold!r} finds its own")
+    if highest is not None and not (isinstance(level, Real) and 0 <= level < highest):
+        raise ValueError(f"level is {level}: {threshold!r} needs one from 0 to below {highest}")
+    return [segment(attribution.heat(i), attribution.seen(i), threshold, level, largest) for i in range(len(attribution))]

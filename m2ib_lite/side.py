@@ -6,6 +6,7 @@ M2IB and its rivals answer the same question of a `Side`: what of its input carr
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -104,24 +105,20 @@ class Side:
         """Each pair as a Side of its own, a CLIP's caption without its padding, which a SigLIP reads."""
         for b in range(len(self.inputs)):
             one, cut = slice(b, b + 1), slice(None if self.is_image else self.pooled[b] + 1)
-            whole = {name: getattr(self, name)[one] for name in ("target", "pooled")}
-            rows = {
-                name: getattr(self, name)[one, slice(None) if self.is_image else cut] for name in ("hidden", "content", "valid")
-            }
-            yield replace(self, inputs=self.inputs[one, cut], **rows, **whole)
+            rows = {name: getattr(self, name)[one, cut] for name in ("inputs", "hidden", "content", "valid")}
+            yield replace(self, **rows, target=self.target[one], pooled=self.pooled[one])
 
     def keep(self, kept):
-        """y of a single pair where only some is kept: a patch taken out is 0, the preprocessing's channel mean, a word taken
-        out is the padding token.  In bfloat16 where the device has it.
-        (N, n) of 0 and 1, or (N, 1, H, W), what share of each pixel -> (N,)"""
+        """y of a single pair where only some is kept: a patch taken out is 0, the preprocessing's channel mean, a word the padding
+        token.  (N, n) of 0 and 1, or (N, 1, H, W), what share of each pixel -> (N,)"""
         if self.is_image:
             kept = kept if kept.ndim == 4 else rearrange(kept, "n (gh gw) -> n 1 gh gw", gh=self.clip.grid[0])
             masked = self.inputs * F.interpolate(kept, self.inputs.shape[-2:]).to(self.inputs.dtype)
         else:
             masked = self.inputs.repeat(len(kept), 1)
             masked[:, self.content[0]] = masked[:, self.content[0]].where(kept.bool(), self.clip.blank)
-        fast = has_bfloat16(masked.device)  # its rounding is far below what another draw of masks changes
-        with torch.autocast(masked.device.type, torch.bfloat16, enabled=fast):
+        # bfloat16's rounding is far below what another draw of masks changes
+        with torch.autocast(masked.device.type, torch.bfloat16, enabled=has_bfloat16(masked.device)):
             return self.score(self.tower.embed(masked), -1)
 
 
@@ -149,10 +146,8 @@ def pair_up(images, captions):
         if not all(isinstance(image, Pair) for image in images):
             raise ValueError("there are images without captions: give one for each, or Pairs, which have theirs")
         captions = [pair.caption for pair in images]
-    single = isinstance(captions, str)
-    captions = [captions] if single else list(captions)
+    captions = [captions] * len(images) if isinstance(captions, str) else list(captions)
     images = images * len(captions) if one else images
-    captions = captions * len(images) if single else captions
     if len(images) != len(captions) or not images:
         raise ValueError(f"{len(images)} images and {len(captions)} captions: give one caption for each image, at least one")
     for i, caption in enumerate(captions):
@@ -173,28 +168,21 @@ def attribute_sides(scores, clip, images, captions, batch_size, progress, modali
     with frozen(clip.model), bar:
         for start in range(0, len(images), batch_size):
             chunk = slice(start, start + batch_size)
-            image, text, pieces = sides(clip, images[chunk], captions[chunk], layers)
-            for side in (image, text):
+            *both, pieces = sides(clip, images[chunk], captions[chunk], layers)
+            for side in both:
                 if side.modality in maps:
                     maps[side.modality] += [row.float() for row in scores(side)]
             tokens += pieces
             bar.update(len(pieces))
-    return Attribution(patch_maps(clip, maps.get("image")), maps.get("text"), tokens, images, captions, views, **kind)
-
-
-def patch_maps(clip, rows):
-    """One vector (n,) a pair as maps (B, gh, gw); None stays None."""
-    return None if rows is None else rearrange(rows, "b (gh gw) -> b gh gw", gh=clip.grid[0])
+    grids = rearrange(maps["image"], "b (gh gw) -> b gh gw", gh=clip.grid[0]) if "image" in maps else None
+    return Attribution(grids, maps.get("text"), tokens, images, captions, views, **kind)
 
 
 def rival(scores):
     """Make `scores(side, **options)`, which gives one vector (n,) a pair, a method of images and captions; it stays as .scores"""
 
     def method(clip, images, captions=None, batch_size=8, progress=True, modality="both", **options):
-        def find(side):
-            return scores(side, **options)
-
-        kind = dict(method=scores.__name__, unit="cosine")
+        find, kind = partial(scores, **options), dict(method=scores.__name__, unit="cosine")
         return attribute_sides(find, clip, images, captions, batch_size, progress, modality, **kind)
 
     method.scores, method.__name__, method.__doc__ = scores, scores.__name__, scores.__doc__

@@ -5,6 +5,7 @@ e'_w = (e(caption) - e(caption without w)) / |.|, its tokens blanked and the emb
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from .data import Images
 from .explain import information, of_tower
 from .hooks import frozen
 from .rivals import RIVALS
-from .side import pair_up, patch_maps, sides
+from .side import pair_up, sides
 from .words import whole_words
 
 LEAST = 1e-3  # a word that moves an embedding, which is 1 long, by less has nothing to show
@@ -24,8 +25,9 @@ LEAST = 1e-3  # a word that moves an embedding, which is 1 long, by less has not
 class WordMaps:
     """A map of one image for each of n words, or phrases, of its caption.
 
-    words: as the caption writes them.  weights: (n,), by how much each moves the caption's embedding, which is 1 long; 0 where it
-    changes nothing, and the map is 0 throughout.  maps: an Attribution with an image map for each of them, in its unit.
+    words: as the caption writes them.  weights: (n,), how far each moves the caption's embedding, which is 1 long; 0 for one that
+    changes nothing, whose map is 0 throughout.  maps: an Attribution with an image map for each of them, in its unit, so that
+    maps.segments() and maps.save(folder) serve each word.  plot() draws them.
     """
 
     caption: str
@@ -35,17 +37,15 @@ class WordMaps:
 
     def __repr__(self):
         shown = ", ".join(f"{word} {weight:.2f}" for word, weight in zip(self.words, self.weights.tolist(), strict=True))
-        return f"<WordMaps of {self.caption!r} by {self.maps.method}, in {self.maps.unit}, weights: {shown}>"
+        return f"<WordMaps of {self.caption!r} by {self.maps.method}, in {self.maps.unit}; weights: {shown}>"
 
     def heat(self, word):
         """The map of a word over the image's pixels.  word: as in `words`, or its number there.  -> (H, W)"""
         if isinstance(word, str):
             if self.words.count(word) != 1:
-                raise ValueError(
-                    f"{word!r} stands {self.words.count(word)} times among {self.words}: give the number of one of them"
-                )
+                raise ValueError(f"{word!r} stands {self.words.count(word)} times among {self.words}: give the number of one")
             word = self.words.index(word)
-        return self.maps.heat(self.maps.place(word))
+        return self.maps[word].heat(0)
 
 
 def find_phrases(caption, words, phrases):
@@ -85,20 +85,23 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
     if method not in ("M2IB", *RIVALS):
         raise ValueError(f"method is {method!r}: give one of {', '.join(('M2IB', *RIVALS))}")
     images, (caption,) = pair_up(image, caption)
-    layer = of_tower(clip, "image", options.pop("layer", None))["layer"] if method == "M2IB" else 0
-    scores = information if method == "M2IB" else RIVALS[method].scores
+    if method == "M2IB":
+        own = of_tower(clip, "image", **{name: options.pop(name, None) for name in ("layer", "beta", "sigma2")})
+        scores, layer, unit = partial(information, {"image": own}), own["layer"], "nats"
+    else:
+        scores, layer, unit = RIVALS[method].scores, 0, "cosine"
     with frozen(clip.model):
         side, _, (tokens,) = sides(clip, images, [caption], (layer, 0))
         words, places = whole_words(caption, tokens)
         groups = [{n} for n in range(len(words))] if phrases is None else find_phrases(caption, words, phrases)
-        words = words if phrases is None else list(phrases)
         added = what_words_add(clip, caption, [torch.tensor([place in group for place in places]) for group in groups])
         weights = added.norm(dim=1)
         telling = weights >= LEAST
-        maps = torch.zeros(len(words), *clip.grid, device=weights.device)
+        maps = torch.zeros(len(groups), *clip.grid, device=weights.device)
         if telling.any():
             rows = scores(side.towards(F.normalize(added[telling], dim=-1)), **options)
-            maps[telling] = patch_maps(clip, [row.float() for row in rows])
-    unit, views = "nats" if method == "M2IB" else "cosine", [clip.view(images[0].size)] * len(words)
-    found = Attribution(maps, None, [[word] for word in words], Images(images.sources * len(words)), words, views, method, unit)
+            maps[telling] = torch.stack(list(rows)).float().view(-1, *clip.grid)
+    words = words if phrases is None else list(phrases)
+    views, opened = [clip.view(images[0].size)] * len(words), Images(images.sources * len(words))
+    found = Attribution(maps, None, [[word] for word in words], opened, words, views, method, unit)
     return WordMaps(caption, words, weights.where(telling, 0), found)

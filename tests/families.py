@@ -7,23 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    SiglipConfig,
-    SiglipImageProcessorPil,
-    SiglipModel,
-    TokenizersBackend,
-)
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, TokenizersBackend
+from transformers.models.siglip import SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
 from m2ib_lite.models.openai import read_bpe
 
-CORPUS = [
-    "two owls and a violin on the grass",
-    "a photo of three cats, a dog and a piece of cheese",
-    "mice under the tall trees",
-] * 9
+CORPUS = ["two owls and a violin on the grass", "a photo of three cats, a dog and a piece of cheese", "mice under the tall trees"]
 GRIDS = {"B/32": (7, 2), "B/16": (14, 49407), "L/14": (16, 2), "L/14 at 336": (24, 49407)}  # grid, eos_token_id of the config
 
 
@@ -32,33 +21,28 @@ def tiny_clip(folder, clip):
     shape = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, projection_dim=8)
     ids = dict(vocab_size=len(clip.tokenizer), max_position_embeddings=20, pad_token_id=0, bos_token_id=2, eos_token_id=3)
     text, vision = dict(shape, num_hidden_layers=3, **ids), dict(shape, num_hidden_layers=2, image_size=112, patch_size=28)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
     for part in (model, clip.tokenizer, clip.processor):
         part.save_pretrained(folder)
     return folder
 
 
-def openai_package():
-    """The folder of a package that ships OpenAI's model.py and BPE file; its __init__ wants torchvision and is not run."""
+def openai_bpe():
+    """The BPE file, in the folder of a package with OpenAI's model.py, too; its __init__ wants torchvision and is not run."""
     found = importlib.util.find_spec("clip")
-    folder = Path(found.origin).parent if found else None
-    if not folder or not (folder / "bpe_simple_vocab_16e6.txt.gz").exists():
+    file = Path(found.origin if found else "").with_name("bpe_simple_vocab_16e6.txt.gz")
+    if not file.exists():
         pytest.skip("OpenAI's CLIP is not installed: pip install --no-deps clip-anytorch")
-    return folder
+    return file
 
 
 def openai_module(name):
     """model.py or simple_tokenizer.py of that package, alone."""
-    spec = importlib.util.spec_from_file_location(f"openai_{name}", openai_package() / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"openai_{name}", openai_bpe().with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def openai_bpe():
-    return openai_package() / "bpe_simple_vocab_16e6.txt.gz"
 
 
 def fresh(model, seed=0):
@@ -67,9 +51,8 @@ def fresh(model, seed=0):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "logit" not in name:
-                weight.copy_(
-                    torch.randn(weight.shape, generator=draw) * (0.3 if weight.ndim < 2 else 1.5 * weight[0].numel() ** -0.5)
-                )
+                scale = 0.3 if weight.ndim < 2 else 1.5 * weight[0].numel() ** -0.5
+                weight.copy_(torch.randn(weight.shape, generator=draw) * scale)
     return model.eval()
 
 
@@ -90,12 +73,12 @@ def clip_folder(folder, size):
 
 
 def sentencepieces(eos):
-    """A tokenizer in the manner of SigLIP's, lower case and without punctuation, which pads with EOS."""
+    """A tokenizer in the manner of SigLIP's, without punctuation, which pads with EOS."""
     tokenizer = Tokenizer(models.Unigram())
-    rules = normalizers.Lowercase(), normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), "")
-    tokenizer.normalizer = normalizers.Sequence(list(rules))
+    tokenizer.normalizer = normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), "")
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.train_from_iterator(CORPUS, trainers.UnigramTrainer(vocab_size=60, special_tokens=["<unk>", eos], unk_token="<unk>"))
+    special = ["<unk>", eos]
+    tokenizer.train_from_iterator(CORPUS * 9, trainers.UnigramTrainer(vocab_size=60, special_tokens=special, unk_token="<unk>"))
     return tokenizer, dict(eos_token=eos, pad_token=eos, unk_token="<unk>")
 
 
@@ -105,7 +88,7 @@ def gemma_like(eos):
     tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
     tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
     special = ["<pad>", eos, "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=320, special_tokens=special))
+    tokenizer.train_from_iterator(CORPUS * 9, trainers.BpeTrainer(vocab_size=320, special_tokens=special))
     return tokenizer, dict(eos_token=eos, pad_token="<pad>", unk_token="<unk>")
 
 

@@ -70,6 +70,79 @@ def test_any_picture_is_explained_or_refused(data):
         assert np.isfinite(found.heat(0)).all()
 
 
+RGB = Image.new("RGB", (6, 4), (200, 100, 50))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA", "LA", "YCbCr", "I;16", "I", "F"])
+def test_every_mode_becomes_rgb(mode):
+    image = Image.new(mode, (6, 4)) if mode in ("I;16", "I", "F") else RGB.convert(mode)
+    assert (open_image(image).mode, open_image(image).size) == ("RGB", (6, 4))
+
+
+def test_colours_survive_and_transparency_shows_white():
+    assert open_image(RGB.convert("CMYK")).getpixel((0, 0)) == pytest.approx((200, 100, 50), abs=3)
+    palette = RGB.quantize(2)
+    assert open_image(palette).getpixel((0, 0)) == pytest.approx((200, 100, 50), abs=3)
+    clear = RGB.convert("RGBA")
+    clear.putalpha(0)
+    assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    ramp = np.array([[0, 257 * 10, 257 * 100, 65535]], dtype=np.uint16)
+    for source in (ramp, ramp.astype(">u2"), Image.fromarray(ramp), Image.fromarray(ramp.astype(np.int32))):
+        assert np.asarray(open_image(source))[0, :, 0].tolist() == [0, 10, 100, 255]
+    with pytest.raises(ValueError, match="16 bits, 0 to 65535"):
+        open_image(Image.fromarray(ramp.astype(np.int32) + 1))
+
+
+def test_float_images_hold_shares_of_white():
+    ramp = np.array([[0, 0.2, 1]], dtype=np.float32)
+    assert np.asarray(open_image(Image.fromarray(ramp)))[0, :, 0].tolist() == [0, 51, 255]
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        open_image(Image.fromarray(ramp * 255))
+
+
+def test_a_photo_stands_as_its_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    RGB.save(tmp_path / "phone.jpg", exif=exif)
+    assert open_image(tmp_path / "phone.jpg").size == (4, 6)
+
+
+def test_arrays_tensors_bytes_and_paths_give_the_same_image(tmp_path):
+    RGB.save(tmp_path / "a.png")
+    array, path = np.asarray(RGB), tmp_path / "a.png"
+    shares = torch.tensor(array / 255.0).movedim(-1, 0)
+    for source in (path, str(path), path.read_bytes(), array, array / 255.0, (array / 255.0).astype(np.float32)):
+        assert open_image(source).tobytes() == RGB.tobytes()
+    for tensor in (shares, shares.float(), shares.double().requires_grad_(), torch.tensor(array).movedim(-1, 0)):
+        assert open_image(tensor).tobytes() == RGB.tobytes()
+    gray = torch.linspace(0, 1, 24).reshape(1, 4, 6)
+    assert open_image(gray).tobytes() == open_image(gray[0]).tobytes() == open_image(gray[0].numpy()).tobytes()
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        open_image(shares * 255)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), ValueError, "has pixels"),
+        (Image.new("RGB", (0, 5)), ValueError, "0 x 5 pixels"),
+        (np.zeros((2, 3, 5), np.uint8), ValueError, "C of 1, 3 or 4"),
+        (np.zeros((3, 3)) + 2.0, ValueError, "from 0 to 1"),
+        (np.full((3, 3), np.nan), ValueError, "from 0 to 1"),
+        (np.zeros((3, 3), np.int64), ValueError, "convert it"),
+        ("no/such.png", FileNotFoundError, "No such file"),
+        (b"bytes", ValueError, r"the image is not an image that can be read \(of no known format\)"),
+        (7, TypeError, "a path, a PIL image, an array"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(source, error, message):
+    with pytest.raises(error, match=message):
+        open_image(source)
+
+
 shapes = st.lists(st.integers(0, 5), max_size=4)
 kinds = st.sampled_from(["u1", "u2", ">u2", "i8", "f2", "f4", "f8", "?", "c8", "O", "U3"])
 
@@ -176,7 +249,7 @@ def test_no_program_is_run_for_a_picture(tmp_path, monkeypatch):
 
 def test_a_picture_that_pillow_opened_and_cannot_decode_is_refused(tmp_path):
     (tmp_path / "cut.png").write_bytes(picture("PNG")[:200])
-    with Image.open(tmp_path / "cut.png") as lazy, pytest.raises(ValueError, match="the PIL image cannot be decoded"):
+    with Image.open(tmp_path / "cut.png") as lazy, pytest.raises(ValueError, match="the PIL image is not an image"):
         open_image(lazy)
 
 

@@ -11,7 +11,6 @@ from m2ib_lite.bottleneck import START, capacity, descend, inject, moments, opti
 @pytest.mark.parametrize(
     ("hidden", "alpha", "sigma2", "nats"),
     [
-        (2.0, 0.0, 1.0, 0.5 * (1 + 0.25 - 1 + 2 * math.log(2))),
         (2.0, 0.0, 4.0, 0.5 * (0.25 + 0.25 - 1 + 2 * math.log(2))),
         (3.0, math.log(3), 1.0, 0.5 * (2.25**2 + 0.0625 - 1 + 2 * math.log(4))),  # lam = 3/4
         (1.0, -40.0, 1.0, 0.0),
@@ -58,8 +57,7 @@ def test_inject_passes_everything_or_noise_alone():
     hidden, noise = torch.randn(2, 3, 4), torch.randn(5, 2, 3, 4)
     assert torch.equal(inject(hidden, torch.full_like(hidden, 200.0), noise, 4.0), hidden.expand(5, 2, 3, 4))
     assert torch.equal(inject(hidden, torch.full_like(hidden, -200.0), noise, 4.0), 2 * noise)
-    half = inject(hidden, torch.zeros_like(hidden), noise, 4.0)
-    torch.testing.assert_close(half, 0.5 * hidden + noise)
+    torch.testing.assert_close(inject(hidden, torch.zeros_like(hidden), noise, 4.0), 0.5 * hidden + noise)
 
 
 OPTIONS = dict(beta=0.1, sigma2=1.0, steps=30, lr=1.0)
@@ -81,13 +79,11 @@ def run(hidden, valid=None, similarity=first_channel, **options):
 def test_only_what_the_match_needs_is_kept():
     hidden = torch.ones(1, 3, 2)
     kept = capacity(hidden, run(hidden), 1.0)
-    assert kept[0, 0, 0] == kept.max()
     assert kept[0, 0, 0] > 5 * kept.flatten()[1:].max()
 
 
 def test_the_first_adam_step_is_as_long_as_the_learning_rate():
-    hidden = torch.ones(1, 3, 2)
-    alpha = run(hidden, steps=1, lr=0.25)
+    alpha = run(torch.ones(1, 3, 2), steps=1, lr=0.25)
     torch.testing.assert_close(alpha.flatten()[1:], torch.full((5,), START - 0.25))
 
 
@@ -103,12 +99,9 @@ def test_padding_neither_counts_nor_moves():
     valid = torch.tensor([[True, True, True, False, False]])
     alpha = run(padded, valid=valid, steps=1)
     assert torch.equal(alpha[:, 3:], torch.full((1, 2, 2), START))
-    zero = torch.zeros(1, 1, 1, 1)
-    losses = [
-        pair_loss(h, torch.zeros_like(h), lambda z: z.sum((-1, -2)) * 0, v, zero, 1.0, 1.0)
-        for h, v in ((short, valid[:, :3]), (padded, valid))
-    ]
-    torch.testing.assert_close(losses[0], losses[1])
+    none, nothing = torch.zeros(1, 1, 1, 1), lambda z: z.sum((-1, -2)) * 0
+    losses = [pair_loss(h, 0 * h, nothing, valid[:, : h.shape[1]], none, 1.0, 1.0) for h in (short, padded)]
+    torch.testing.assert_close(*losses)
 
 
 def test_the_walk_begins_at_the_start_and_optimise_takes_its_last_step():
@@ -122,15 +115,9 @@ def test_the_walk_begins_at_the_start_and_optimise_takes_its_last_step():
         assert torch.equal(alphas[steps], optimise(*problem, iter(noise).__next__, steps=steps, **options))
 
 
-def test_sigma2_matters():
-    hidden = torch.ones(1, 3, 2)
-    assert not torch.allclose(run(hidden, sigma2=0.25), run(hidden, sigma2=4.0))
-
-
 def test_the_moments_are_those_of_the_valid_positions_of_each_pair():
     hidden = torch.tensor([[[1.0, 5.0], [3.0, 5.0], [100.0, -9.0]], [[0.0, 1.0], [0.0, 2.0], [6.0, 6.0]]])
     mean, spread = moments(hidden, torch.tensor([[True, True, False], [True, True, True]]))
     assert mean.tolist() == [[[2.0, 5.0]], [[2.0, 3.0]]]
-    torch.testing.assert_close(
-        spread.squeeze(1), torch.tensor([[1.0, 1e-3], [8**0.5, (14 / 3) ** 0.5]])
-    )  # 0 is no spread to divide by
+    least = 1e-3  # 0 is no spread to divide by
+    torch.testing.assert_close(spread.squeeze(1), torch.tensor([[1.0, least], [8**0.5, (14 / 3) ** 0.5]]))

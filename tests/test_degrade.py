@@ -3,13 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_explain import state
-from test_rivals import Toy, toy_side
+from test_rivals import Toy, left_as_it_was, read_at, toy_side
 
 from m2ib_lite.evaluate import attribute, confidence
 from m2ib_lite.evaluate.degrade import blur, cosine, curve, keep_pixels, keep_words, remove_pixels, remove_words, spread
 from m2ib_lite.metrics import area_under
-from m2ib_lite.rivals import sides
+from m2ib_lite.side import sides
 
 BOS, EOS, BLANK = 1, 2, 0
 METRICS = ["drop", "increase", "deletion AUC", "insertion AUC"]
@@ -30,20 +29,11 @@ def part(attribution, rows):
     return replace(attribution, **{name: getattr(attribution, name)[rows] for name in names})
 
 
-def flat(attribution):
-    return replace(
-        attribution,
-        image_maps=torch.ones_like(attribution.image_maps),
-        text_maps=[torch.ones_like(scores) for scores in attribution.text_maps],
-    )
-
-
 def test_each_pixel_is_weighed_by_its_own_place_not_by_the_first_rows():
     maps = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
     kept = keep_pixels(torch.full((1, 3, 4, 4), 2.0), maps)
     torch.testing.assert_close(kept, torch.tensor([0.0, 0.5, 1.5, 2.0])[:, None].expand(1, 3, 4, 4))
-    across = keep_pixels(torch.full((1, 3, 4, 4), 2.0), maps.mT)
-    torch.testing.assert_close(across, kept.mT)
+    torch.testing.assert_close(keep_pixels(torch.full((1, 3, 4, 4), 2.0), maps.mT), kept.mT)
 
 
 def test_the_highest_quarter_of_the_pixels_becomes_the_channel_mean():
@@ -51,12 +41,8 @@ def test_the_highest_quarter_of_the_pixels_becomes_the_channel_mean():
     removed = remove_pixels(pixels, torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]))
     torch.testing.assert_close(removed, torch.tensor([2.0, 2.0, 2.0, 0.0])[:, None].expand(1, 3, 4, 4))
     assert torch.equal(remove_pixels(pixels, torch.ones(1, 2, 2)), pixels)  # nothing lies above the rest
-
-
-def test_signs_count_in_the_order_of_what_is_removed():
-    maps = torch.tensor([[[-4.0, -3.0], [-2.0, -1.0]]])
-    removed = remove_pixels(torch.ones(1, 3, 2, 2), maps)
-    torch.testing.assert_close(removed[0, 0], torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    signed = remove_pixels(torch.ones(1, 3, 2, 2), torch.tensor([[[-4.0, -3.0], [-2.0, -1.0]]]))
+    assert torch.equal(signed[0, 0], torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
 
 
 def test_words_on_the_other_side_of_the_median_become_blanks_and_bos_eos_and_padding_stay():
@@ -103,22 +89,21 @@ def test_a_blur_keeps_the_mean_and_spreads_a_point_as_a_bell():
     torch.testing.assert_close(spread_out, spread_out.mT)
 
 
-def test_scores_are_one_tidy_row_each(clip, pairs, attribution):
+def test_scores_are_one_tidy_row_each_alone_and_in_any_batch(clip, pairs, attribution):
     table = confidence(clip, attribution, pairs)
     assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
     assert not table.duplicated(["pair", "modality", "metric"]).any()
-    assert list(wide(table).columns) == [(modality, metric) for modality in ("image", "text") for metric in METRICS]
-    assert set(table["pair"]) == {pair.id for pair in pairs}
+    together = wide(table)
+    assert list(together.columns) == [(modality, metric) for modality in ("image", "text") for metric in METRICS]
+    assert set(together.index) == {pair.id for pair in pairs}
     assert set(table["method"]) == {"saliency"}
     assert set(table[table["metric"] == "increase"]["value"]) <= {0.0, 100.0}
-
-
-def test_a_pair_has_the_same_scores_alone_and_in_any_batch(clip, pairs, attribution):
-    together = wide(confidence(clip, attribution, pairs))
     in_twos = wide(confidence(clip, attribution, pairs, batch_size=2))
     assert (together - in_twos).abs().max().max() < 1e-3
     alone = wide(confidence(clip, part(attribution, slice(3, 4)), pairs[3:4]))
     assert (alone - together.loc[alone.index]).abs().max().max() < 1e-3
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        confidence(clip, attribution, pairs, batch_size=0)
 
 
 def test_drop_and_increase_are_those_of_the_whole_model_on_the_degraded_input(clip, pairs, attribution):
@@ -146,16 +131,15 @@ def test_the_embedding_is_read_where_the_whole_captions_was(clip, pairs, attribu
     ids = keep_words(text.inputs, spread(attribution.text_maps, text.content), clip.blank)
     assert (ids == clip.blank).sum() > 1
     with torch.no_grad():
-        hidden = clip.text.embed(ids)
-        for block in clip.text.blocks:
-            hidden = block(hidden, None, is_causal=True)
-        embedding = F.normalize(clip.text.project(clip.text.model.final_layer_norm(hidden[:, text.pooled[0]])), dim=-1)
+        embedding = read_at(clip, ids, text.pooled[0])
         drop = 100 * (cosine(text, text.inputs) - (embedding * text.target).sum(dim=1))
     assert found.iloc[0]["text", "drop"] == pytest.approx(max(0, drop.item()), abs=1e-3)
 
 
 def test_a_flat_map_keeps_no_pixel_and_every_word(clip, pairs, attribution):
-    found = wide(confidence(clip, flat(attribution), pairs))
+    alike = [torch.ones_like(scores) for scores in attribution.text_maps]
+    flat = replace(attribution, image_maps=torch.ones_like(attribution.image_maps), text_maps=alike)
+    found = wide(confidence(clip, flat, pairs))
     image, _, _ = sides(clip, attribution.images, attribution.captions)
     with torch.no_grad():
         lost = cosine(image, image.inputs) - cosine(image, 0 * image.inputs)
@@ -166,19 +150,8 @@ def test_a_flat_map_keeps_no_pixel_and_every_word(clip, pairs, attribution):
 
 
 def test_the_model_comes_back_as_it_was(clip, pairs, attribution, monkeypatch):
-    hooks, training, weights = state(clip.model)
-    confidence(clip, attribution, pairs)
-    monkeypatch.setattr(clip.text, "rest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
+    with left_as_it_was(clip.model):
         confidence(clip, attribution, pairs)
-    now = state(clip.model)
-    assert now[:2] == (hooks, training)
-    for (weight, grad, learns), (before, _, learned) in zip(now[2], weights, strict=True):
-        assert torch.equal(weight, before)
-        assert grad is None
-        assert learns == learned
-
-
-def test_a_bad_batch_size_is_refused(clip, pairs, attribution):
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        confidence(clip, attribution, pairs, batch_size=0)
+        monkeypatch.setattr(clip.text, "rest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            confidence(clip, attribution, pairs)

@@ -1,10 +1,10 @@
 """M2IB, every rival and every evaluation on each family of models."""
 
-import warnings
+from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,13 @@ from m2ib_lite.evaluate.sanity import randomised, stages
 from m2ib_lite.explain import noise_source
 from m2ib_lite.hooks import capture
 from m2ib_lite.hooks import replace as replaced
-from m2ib_lite.models import Siglip
 from m2ib_lite.rivals import RIVALS
 from m2ib_lite.side import sides
 
+pytestmark = pytest.mark.filterwarnings("ignore:caption .* the tokenizer")  # of the small vocabularies
 QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
 METHODS = {"M2IB": explain, **RIVALS}
 CAPTIONS = ["two owls", "A photo of three CATS, a dog and a violin", "mice"]
-FAMILIES = ["clip", "siglip", "siglip2", "openai"]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +46,7 @@ def models(tmp_path_factory):
     return lambda name: made[name] if name in made else made.setdefault(name, make("B/32" if name == "clip" else name))
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=["clip", "siglip", "siglip2", "openai"])
 def model(request, models):
     return models(request.param)
 
@@ -64,9 +63,7 @@ def images():
 
 
 def ask(name, clip, images, captions, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # words that the small vocabularies do not know
-        return METHODS[name](clip, images, captions, progress=False, **{**QUICK.get(name, {}), **options})
+    return METHODS[name](clip, images, captions, progress=False, **{**QUICK.get(name, {}), **options})
 
 
 def own_features(clip, pixels, ids):
@@ -75,15 +72,9 @@ def own_features(clip, pixels, ids):
     return [F.normalize(features, dim=-1) for features in found]
 
 
-def inputs(clip, images):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return clip.pixels(images), clip.tokens(CAPTIONS).ids
-
-
 def goes_on_everywhere(clip, images):
     """From each block on, `rest` comes to what the tower's and transformers' own passes come to."""
-    given = inputs(clip, images)
+    given = clip.pixels(images), clip.tokens(CAPTIONS).ids
     for tower, x, whole in zip(clip.towers, given, own_features(clip, *given), strict=True):
         near = dict(rtol=0, atol=2e-6)
         torch.testing.assert_close(tower.encode(x), whole, **near)
@@ -94,7 +85,9 @@ def goes_on_everywhere(clip, images):
             torch.testing.assert_close(tower.rest(hidden[0].repeat(2, 1, 1), layer, x), whole.repeat(2, 1), **near)
 
 
-def test_the_rest_of_a_tower_is_the_models_own_pass(model, images):
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_rest_of_a_tower_is_the_models_own_pass(model, images, attention):
+    model.model.set_attn_implementation(attention)
     goes_on_everywhere(model, images)
 
 
@@ -104,14 +97,13 @@ def test_clips_of_all_sizes_load_and_are_explained(models, images, size):
     assert clip.grid == (grid, grid)
     goes_on_everywhere(clip, images)
     a = ask("M2IB", clip, images, CAPTIONS)
-    assert a.image_maps.shape == (3, grid, grid)
-    assert torch.isfinite(a.image_maps).all()
+    assert a.image_maps.isfinite().all()
     assert [a.words(i)[0] for i in range(3)] == [["two", "owls"], CAPTIONS[1].replace(",", " ,").split(), ["mice"]]
     assert clip.blank == 49407  # CLIP pads with EOS
 
 
 def test_each_block_opened_up_comes_to_the_embedding(model, images):
-    for tower, x in zip(model.towers, inputs(model, images), strict=True):
+    for tower, x in zip(model.towers, (model.pixels(images), model.tokens(CAPTIONS).ids), strict=True):
         hidden = tower.embed(x)
         for layer in range(tower.reader + 1):
             *_, values, probabilities = tower.attention(tower.norms[layer](hidden), layer)
@@ -141,50 +133,35 @@ def test_half_precision_gives_finite_maps(tmp_path, images, name):
 
 
 def test_siglip_reads_padding_and_lower_case(siglip):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        text, small = siglip.tokens(CAPTIONS), siglip.tokens([caption.lower() for caption in CAPTIONS])
-    assert isinstance(siglip, Siglip)
+    text, small = siglip.tokens(CAPTIONS), siglip.tokens([caption.lower() for caption in CAPTIONS])
     assert text.ids.shape == (3, 64)
     assert text.valid.all()
     assert torch.equal(text.ids, small.ids)
     assert not (text.content & ((text.ids == siglip.blank) | (text.ids == siglip.tokenizer.eos_token_id))).any()
     assert [int(n) for n in text.content.sum(dim=1)] == [len(tokens) for tokens in text.tokens]
-    assert text.tokens[0][0][0] == "t"
     assert "CATS" in "".join(text.tokens[1])
     ends = text.content.int().cumsum(dim=1).argmax(dim=1) + 1
     assert (text.ids[range(3), ends] == siglip.tokenizer.eos_token_id).all()
-    assert siglip.text.pooled(text.ids).tolist() == [63] * 3
-
-
-def test_a_caption_too_long_for_siglip_is_cut_with_a_warning(siglip):
     with pytest.warns(UserWarning, match="64 positions; cut off"):
-        text = siglip.tokens(["two owls " * 40])
-    assert text.content.sum() == 63
-    with pytest.raises(ValueError, match="give at least one word"):
-        siglip.tokens([" "])
-
-
-def test_a_siglip_without_tokenizer_json_is_refused_with_what_to_give(tmp_path):
-    folder = siglip_folder(tmp_path, gemma_like)
-    (folder / "tokenizer.json").rename(tmp_path / "spiece.model")
-    with pytest.raises(ValueError, match=r"no tokenizer for [\s\S]*give tokenizer=.*tokenizer\.json"):
-        load_model(folder, device="cpu")
+        assert siglip.tokens(["two owls " * 40]).content.sum() == 63
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
+        (None, r"no tokenizer for [\s\S]*give tokenizer=.*tokenizer\.json"),
         ("$A", "this tokenizer with [0-9]+: give"),
         ("<eos> $A <eos>", "starts captions with their first word, this tokenizer"),
     ],
 )
-def test_a_siglip_whose_tokenizer_frames_captions_otherwise_is_refused(tmp_path, template, message):
+def test_a_siglip_whose_tokenizer_is_missing_or_frames_captions_otherwise_is_refused(tmp_path, template, message):
     file = siglip_folder(tmp_path, gemma_like) / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(file))
-    ids = [("<eos>", tokenizer.token_to_id("<eos>"))]
-    tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=ids)
-    tokenizer.save(str(file))
+    file.rename(tmp_path / "spiece.model")
+    if template:
+        ids = [("<eos>", tokenizer.token_to_id("<eos>"))]
+        tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=ids)
+        tokenizer.save(str(file))
     with pytest.raises(ValueError, match=message):
         load_model(tmp_path, device="cpu")
 
@@ -214,8 +191,8 @@ def test_m2ib_of_siglip_agrees_with_the_plain_procedure_on_the_whole_model(sigli
     pixels, text = siglip.pixels(images[:1]), siglip.tokens(CAPTIONS[:1])
     model = siglip.model
     seen, said = own_features(siglip, pixels, text.ids)
-    of_image = naive_maps(model.vision_model.encoder.layers[1], pixels, model.get_image_features, said, **options)
-    of_text = naive_maps(model.text_model.encoder.layers[0], text.ids, model.get_text_features, seen, **options)
+    of_image = naive_maps(siglip.image.blocks[1], pixels, model.get_image_features, said, **options)
+    of_text = naive_maps(siglip.text.blocks[0], text.ids, model.get_text_features, seen, **options)
     torch.testing.assert_close(a.image_maps[0].flatten(), of_image, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(a.text_maps[0], of_text[text.content[0]], rtol=1e-4, atol=1e-4)
 
@@ -261,19 +238,15 @@ def test_chefer_goes_from_siglips_head_into_its_blocks(siglip, images):
 
 
 def test_what_is_kept_of_siglips_inputs_is_what_it_sees(siglip, images):
-    for side in sides(siglip, images[:1], ["two owls"])[:2]:
+    image, text, _ = sides(siglip, images[:1], ["two owls"])
+    first_patch, first_word = torch.zeros_like(image.inputs), text.inputs.clone()
+    first_patch[..., :14, :14] = image.inputs[..., :14, :14]
+    first_word[0, 1 : text.content.sum()] = siglip.blank
+    for side, first in ((image, first_patch), (text, first_word)):
         n = int(side.content.sum())
-        whole = (side.tower.encode(side.inputs) * side.target).sum(dim=1)
-        torch.testing.assert_close(side.keep(torch.ones(1, n)), whole, rtol=0, atol=2e-2)
-        first = torch.eye(n)[:1]
-        if side.is_image:
-            masked = torch.zeros_like(side.inputs)
-            masked[..., :14, :14] = side.inputs[..., :14, :14]
-        else:
-            masked = side.inputs.clone()
-            masked[0, 1:n] = siglip.blank
-        expected = (side.tower.encode(masked) * side.target).sum(dim=1)
-        torch.testing.assert_close(side.keep(first), expected, rtol=0, atol=2e-2)
+        for kept, inputs in ((torch.ones(1, n), side.inputs), (torch.eye(n)[:1], first)):
+            expected = (side.tower.encode(inputs) * side.target).sum(dim=1)
+            torch.testing.assert_close(side.keep(kept), expected, rtol=0, atol=2e-2)
 
 
 @pytest.fixture
@@ -283,27 +256,18 @@ def evaluated(model, images, pairs):
     return model, pairs, ask("gradcam", model, [pair.image for pair in pairs], [pair.caption for pair in pairs])
 
 
-@pytest.mark.filterwarnings("ignore:caption .* the tokenizer")
 def test_every_evaluation_runs_on_every_family(evaluated):
     clip, pairs, a = evaluated
-    for table in (confidence(clip, a, pairs), localisation(a, pairs), roar(clip, [a], seeds=1, epochs=1, progress=False)):
+    only = ["projection", "random"]
+    fallen = pd.concat([cascade(clip, pairs[:1], [a[:1]], modality, only=only) for modality in ("image", "text")])
+    retrained = roar(clip, [a], seeds=1, epochs=1, progress=False)
+    for table in (confidence(clip, a, pairs), localisation(a, pairs), retrained, fallen):
         assert set(table["modality"]) == {"image", "text"}
         assert np.isfinite(table["value"]).all()
+    assert set(fallen["stage"]) == set(only)
     for modality in ("image", "text"):
-        table = cascade(clip, pairs[:1], [a], modality, only=["projection", "random"])
-        assert set(table["stage"]) == {"projection", "random"}
-        assert np.isfinite(table["value"]).all()
-
-
-@pytest.mark.filterwarnings("ignore:caption .* the tokenizer")
-def test_what_is_followed_is_what_explain_finds(evaluated):
-    clip, pairs, _ = evaluated
-    options = dict(beta=0.3, sigma2=0.5, samples=2, seed=4)
-    whole = ask("M2IB", clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], layer=(1, 1), **options)
-    for modality in ("image", "text"):
-        found, _ = follow(clip, pairs, modality, (2,), layer=1, **options)
-        ours, theirs = (getattr(a, f"{modality}_maps") for a in (found[2], whole))
-        torch.testing.assert_close(list(ours), list(theirs), rtol=1e-3, atol=1e-3)
+        _, losses = follow(clip, pairs, modality, (0, 2), layer=1, beta=0.3, sigma2=0.5, samples=2)
+        assert np.isfinite(losses.select_dtypes("number")).all(axis=None)
 
 
 def test_a_stage_of_the_cascade_holds_all_that_stands_above_it(model):
@@ -313,16 +277,16 @@ def test_a_stage_of_the_cascade_holds_all_that_stands_above_it(model):
         before = [w for name, w in tower.model.named_parameters() if "embed" in name or "pre_layrnorm" in name]
         everything = {id(w) for w in (*tower.model.parameters(), *tower.project.parameters())}
         assert top == everything - below - {id(w) for w in before}
-    kept = [weight.clone() for weight in model.model.parameters()]
+    kept = deepcopy(model.model.state_dict())
     with randomised(model, "projection"):
-        assert not all(torch.equal(a, b) for a, b in zip(kept, model.model.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(kept, model.model.parameters(), strict=True))
+        assert not all(torch.equal(kept[name], weight) for name, weight in model.model.state_dict().items())
+    assert all(torch.equal(kept[name], weight) for name, weight in model.model.state_dict().items())
 
 
 def test_another_processor_of_the_checkpoint_is_followed(models, tmp_path):
     """Newer files name the fast class, which would want torchvision, or nest it in processor_config.json."""
     folder = siglip_folder(tmp_path, gemma_like)
-    file = Path(folder / "preprocessor_config.json")
+    file = folder / "preprocessor_config.json"
     file.write_text(file.read_text().replace('"SiglipImageProcessor"', '"SiglipImageProcessorFast"').replace("0.5", "0.25"))
     assert load_model(folder, device="cpu").processor.image_mean == (0.25,) * 3
     (folder / "processor_config.json").write_text(f'{{"image_processor": {file.read_text().replace("0.25", "0.75")}}}')
@@ -348,9 +312,7 @@ def test_a_view_is_where_the_processor_looks(models, family, size):
     view = clip.view(size)
     for axis in (0, 1):
         low, high = view[axis], view[axis + 2]
+        assert -1e-6 <= low < high <= size[axis] + 1e-6
         if high - low > 16:
             band = round(low + 0.3 * (high - low)), round(low + 0.6 * (high - low))
             assert centre(clip, size, band, axis) == pytest.approx(sum(band) / 2, abs=max(0.02 * (high - low), 0.5))
-        else:
-            assert low + 1e-6 >= 0
-            assert high <= size[axis] + 1e-6

@@ -16,16 +16,13 @@ def test_recall_at_1_by_hand():
     assert metrics.recall_at_1(similarity.T).tolist() == [1, 1, 1]
 
 
-def test_energy_inside_by_hand():
+def test_energy_inside_and_pointing_game_by_hand():
     assert metrics.energy_inside(HEAT, LEFT) == pytest.approx(2 / 8)
     assert metrics.energy_inside(np.zeros((2, 2)), LEFT) == 0.5
     assert metrics.energy_inside(10 * HEAT, LEFT) == metrics.energy_inside(HEAT, LEFT)
-
-
-def test_pointing_game_counts_a_tie_inside():
     assert metrics.pointing_game(HEAT, LEFT) == 0
     assert metrics.pointing_game(HEAT, ~LEFT) == 1
-    assert metrics.pointing_game(np.ones((2, 2)), LEFT) == 1
+    assert metrics.pointing_game(np.ones((2, 2)), LEFT) == 1  # a tie inside counts
 
 
 def test_named_preference_by_hand():
@@ -62,13 +59,10 @@ def test_the_bootstrap_interval_is_that_of_the_normal_law_where_that_holds():
         metrics.bootstrap_interval([])
 
 
-@pytest.mark.parametrize("heat", [HEAT - 1, HEAT * np.nan])
-def test_maps_that_are_negative_or_not_finite_are_refused(heat):
-    with pytest.raises(ValueError, match="negative or non-finite"):
-        metrics.energy_inside(heat, LEFT)
-
-
-def test_a_map_of_another_size_is_refused():
+def test_maps_that_are_negative_not_finite_or_of_another_size_are_refused():
+    for heat in (HEAT - 1, HEAT * np.nan):
+        with pytest.raises(ValueError, match="negative or non-finite"):
+            metrics.energy_inside(heat, LEFT)
     with pytest.raises(ValueError, match="bring the map to the image's size"):
         metrics.pointing_game(HEAT, np.zeros((3, 2), bool))
 
@@ -114,13 +108,10 @@ def test_iou_at_otsus_threshold_parts_two_levels():
     assert metrics.iou_otsu(np.ones((10, 10)), mask) == pytest.approx(0.12)  # a flat map finds everything
 
 
-def test_drop_and_increase_by_hand():
+def test_drop_increase_and_area_by_hand():
     before, after = [0.8, 0.5, 0.5], [0.6, 0.7, 0.5]
     assert metrics.drop(before, after) == pytest.approx([20, 0, 0])
     assert metrics.increase(before, after).tolist() == [0, 100, 0]
-
-
-def test_area_under_by_hand():
     assert metrics.area_under([1, 0.5, 0]) == pytest.approx(0.5)
     assert metrics.area_under([[1, 1], [0, 1]]) == pytest.approx([1, 0.5])
 
@@ -132,13 +123,10 @@ def test_rank_correlation_by_hand():
     assert metrics.rank_correlation([1, 1, 1], [1, 2, 3]) == 0
 
 
-def test_structural_similarity_of_a_map_with_itself_and_with_its_negative():
+def test_structural_similarity_with_itself_with_its_negative_and_of_one_window_by_hand():
     heat = np.random.default_rng(0).random((16, 16))
     assert metrics.structural_similarity(heat, 3 * heat + 1) == pytest.approx(1)
     assert metrics.structural_similarity(heat, heat.max() - heat) < 0
-
-
-def test_structural_similarity_of_one_window_by_hand():
     one, other = np.random.default_rng(1).random((2, 7, 7))
     a, b = metrics.unit_scale(one), metrics.unit_scale(other)
     (va, cov), (_, vb) = np.cov(a.ravel(), b.ravel())
@@ -163,14 +151,11 @@ def test_the_foremost_leave_out_ties_that_do_not_fit():
     assert not metrics.foremost(np.zeros(5), 3).any()
 
 
-def test_instances_hit_by_hand():
+def test_instances_and_words_hit_by_hand():
     masks = [np.array([[True, True, False, False]]), np.array([[False, False, False, True]])]
     assert metrics.instances_hit(np.array([[3.0, 2.0, 0.0, 1.0]]), masks) == 1
     assert metrics.instances_hit(np.array([[3.0, 0.0, 2.0, 1.0]]), masks) == 1  # half of the first is enough
     assert metrics.instances_hit(np.array([[3.0, 1.0, 2.5, 0.0]]), masks) == 0.5
     assert metrics.instances_hit(np.ones((1, 4)), masks) == 0  # a flat map tells nothing apart
-
-
-def test_words_hit_by_hand():
     assert metrics.words_hit([5, 1, 4, 3], [True, False, False, True]) == 0.5
     assert metrics.words_hit([5, 1, 2, 3], [True, False, False, True]) == 1

@@ -19,13 +19,18 @@ from m2ib_lite.plots import TEXT_COLOURS, as_seen, draw_degradation, draw_image,
 mpl.use("Agg")
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
 @pytest.fixture
 def attribution():
     images, views = [Image.new("RGB", (8, 8)), Image.new("RGB", (12, 8))], [(0, 0, 8, 8), (2, 0, 10, 8)]
     words = [["an", "owl"], ["a", "very", "long", "caption", "of", "many", "words", "that", "needs", "lines"]]
     maps = [torch.tensor([1.0, 3.0]), torch.arange(10.0)]
-    yield Attribution(torch.arange(32.0).reshape(2, 4, 4), maps, words, images, ["an owl", " ".join(words[1])], views)
-    plt.close("all")
+    return Attribution(torch.arange(32.0).reshape(2, 4, 4), maps, words, images, ["an owl", " ".join(words[1])], views)
 
 
 def texts(figure):
@@ -33,20 +38,21 @@ def texts(figure):
     return [text for text in figure.findobj(plt.Text) if text.get_text()]
 
 
-def test_every_word_and_both_maxima_can_be_read(attribution):
-    written = [text.get_text() for text in texts(plot_pairs(attribution))]
-    assert {"an", "owl", *attribution.tokens[1]} <= set(written)
-    assert "maximum 3 nats a word" in written
-    assert "maximum 31 nats a patch" in written
-    assert "M2IB, share of maximum" in written
+def test_every_word_and_both_maxima_can_be_read_and_each_map_runs_from_zero_to_its_own(attribution):
+    figure = plot_pairs(attribution)
+    written = {text.get_text() for text in texts(figure)}
+    assert {"an", "owl", *attribution.tokens[1]} <= written
+    assert {"maximum 3 nats a word", "maximum 31 nats a patch", "M2IB, share of maximum"} <= written
+    heats = [image.norm for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
+    assert [(heat.vmin, heat.vmax) for heat in heats] == [(0, np.max(attribution.heat(i))) for i in range(2)]
 
 
-def test_words_in_pieces_are_drawn_whole(attribution):
-    attribution.tokens[0], attribution.text_maps[0] = ["an", "o", "wl"], torch.tensor([1.0, 3.0, 4.0])
-    written = [text.get_text() for text in texts(attribution.plot(0))]
-    assert "owl" in written
-    assert not {"o", "wl"} & set(written)
-    assert "maximum 7 nats a word" in written
+def test_words_in_pieces_are_drawn_whole_and_dollars_are_no_mathematics(attribution):
+    attribution.captions[0] = "a$b$c owl"
+    attribution.tokens[0], attribution.text_maps[0] = ["a$b$c", "o", "wl"], torch.tensor([1.0, 3.0, 4.0])
+    written = {text.get_text() for text in texts(attribution.plot(0))}
+    assert {"a$b$c", "owl", "maximum 7 nats a word"} <= written
+    assert not {"o", "wl"} & written
 
 
 def test_words_do_not_overlap_or_leave_the_page(attribution):
@@ -65,38 +71,21 @@ def test_the_ground_of_a_word_is_as_dark_as_its_score(attribution):
     assert sum(grounds["owl"][:3]) < sum(grounds["an"][:3])
 
 
-def test_dollars_are_no_mathematics(attribution):
-    attribution.captions[0], attribution.tokens[0] = "$$ a$b$c", ["$$", "a$b$c"]
-    assert {"$$", "a$b$c"} <= {text.get_text() for text in texts(attribution.plot(0))}
-
-
 def test_named_boxes_alone_are_drawn_in_red(attribution):
-    figure, ax = plt.subplots()
+    _, ax = plt.subplots()
     draw_image(ax, attribution.images[0], [Box("owl", 1, 2, 3, 4), Box("cat", 0, 0, 2, 2, named=False)])
     (box,) = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert (box.get_xy(), box.get_width(), box.get_height()) == ((0.5, 1.5), 3, 4)
     assert box.get_edgecolor() == to_rgba("red")
-    plt.close(figure)
 
 
-def test_each_map_runs_from_zero_to_its_own_maximum(attribution):
-    figure = plot_pairs(attribution)
-    heats = [image for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
-    for i, heat in enumerate(heats):
-        assert heat.norm.vmin == 0
-        assert heat.norm.vmax == pytest.approx(np.max(attribution.heat(i)))
-
-
-def test_methods_stand_side_by_side_each_on_its_own_range(attribution):
+def test_methods_stand_side_by_side_each_on_its_own_range_and_share_a_figure(attribution):
     other = replace(attribution, image_maps=attribution.image_maps - 7, method="nib")
     figure = plot_methods([attribution, other], [0, 1])
     assert [ax.get_title() for ax in figure.axes[:3]] == ["image", "M2IB", "nib"]
     assert len(figure.axes) == 6
     ranges = [(heat.norm.vmin, heat.norm.vmax) for heat in (ax.images[1] for ax in figure.axes[1:3])]
     assert ranges == [(0, 15), (-7, 8)]
-
-
-def test_methods_can_share_a_figure_with_others(attribution):
     whole = plt.figure(layout="constrained")
     top, bottom = whole.subfigures(2, 1)
     assert plot_methods([attribution], [0], figure=top) is top
@@ -106,7 +95,17 @@ def test_methods_can_share_a_figure_with_others(attribution):
 def test_plot_is_one_row_and_never_shows(attribution, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("a plot called show()"))
     assert len(attribution.plot(1).axes) == 3 + 2
-    assert len(plot_pairs(attribution, [1]).axes) == 3 + 2
+    assert "very" in {text.get_text() for text in texts(attribution.plot(-1))}  # the last, as in a list
+
+
+@pytest.mark.parametrize("row", [99, 2, -3])
+def test_a_pair_that_is_not_there_or_has_one_map_alone_is_refused(attribution, row):
+    calls = [lambda: attribution.plot(row), lambda: plot_pairs(attribution, [0, row]), lambda: plot_methods([attribution], [row])]
+    for call in [*calls, lambda: draw_degradation(None, None, attribution, row, [])]:
+        with pytest.raises(IndexError, match=f"no pair {row}: give 0 to 1"):
+            call()
+    with pytest.raises(ValueError, match="modality='both'"):
+        plot_pairs(replace(attribution, text_maps=None))
 
 
 def test_a_degraded_pair_is_shown_with_its_blanks_and_in_its_own_colours(clip, pairs):
@@ -116,12 +115,11 @@ def test_a_degraded_pair_is_shown_with_its_blanks_and_in_its_own_colours(clip, p
     np.testing.assert_allclose(as_seen(clip, 0 * pixels[0])[5, 7], clip.processor.image_mean, atol=1e-6)
     blanked = ids.clone()
     blanked[0, 2] = clip.blank
-    figure, axes = plt.subplots(2, 4)
+    _, axes = plt.subplots(2, 4)
     draw_degradation(axes, clip, a, 0, [(pixels, ids), (0 * pixels, blanked)])
     columns = [[area.get_text() for area in ax.findobj(TextArea)] for ax in axes[1]]
     assert columns[0] == columns[1] == columns[2] == a.tokens[0]
     assert columns[3] == [a.tokens[0][0], "<B>", *a.tokens[0][2:]]
-    plt.close(figure)
 
 
 def test_a_piece_that_became_the_blank_is_shown_inside_its_word(clip, attribution):
@@ -129,13 +127,7 @@ def test_a_piece_that_became_the_blank_is_shown_inside_its_word(clip, attributio
     ids = torch.tensor([[2, 50, 60, 3], [2, clip.blank, 60, 3], [2, clip.blank, clip.blank, 3]])
     content = torch.tensor([[False, True, True, False]])
     stub = SimpleNamespace(blank=clip.blank, processor=clip.processor, tokens=lambda _: SimpleNamespace(content=content))
-    figure, axes = plt.subplots(2, 5)
+    _, axes = plt.subplots(2, 5)
     draw_degradation(axes, stub, pieces, 0, [(torch.zeros(1, 3, 8, 8), row[None]) for row in ids])
     columns = [[area.get_text() for area in ax.findobj(TextArea)] for ax in axes[1]]
     assert columns == [["anowl"]] * 3 + [["<B>owl"], ["<B><B>"]]
-    plt.close(figure)
-
-
-def test_pairs_of_one_modality_are_not_drawn(attribution):
-    with pytest.raises(ValueError, match="modality='both'"):
-        plot_pairs(replace(attribution, text_maps=None))

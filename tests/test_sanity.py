@@ -1,10 +1,10 @@
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 
 from m2ib_lite import Attribution, load_model
-from m2ib_lite.data import Pair
 from m2ib_lite.evaluate import METHODS, agreement, cascade, randomised, stages
 
 
@@ -12,27 +12,17 @@ def weights(clip):
     return {name: weight.detach().clone() for name, weight in clip.model.named_parameters()}
 
 
-def bits(weight):
-    return weight.detach().view(torch.int32)
-
-
 def changed(clip, before):
-    return {name for name, weight in clip.model.named_parameters() if not torch.equal(bits(weight), bits(before[name]))}
+    return {name for name, now in weights(clip).items() if not torch.equal(now.view(torch.int32), before[name].view(torch.int32))}
 
 
 @pytest.fixture
 def small(folder):
     """2 image and 3 text blocks, no weight of which is as initialisation leaves it, biases and norms neither."""
-    clip = load_model(str(folder), device="cpu")
-    generator = torch.Generator().manual_seed(0)
+    clip, draw = load_model(str(folder), device="cpu"), torch.Generator().manual_seed(0)
     for weight in clip.model.parameters():
-        weight.add_(torch.rand(weight.shape, generator=generator))
+        weight.add_(torch.rand(weight.shape, generator=draw))
     return clip
-
-
-def test_the_stages_go_down_a_tower_one_block_at_a_time(small):
-    assert list(stages(small.image)) == ["projection", "block 1", "blocks 1-0", "random"]
-    assert list(stages(small.text)) == ["projection", "block 2", "blocks 2-1", "blocks 2-0", "random"]
 
 
 IMAGE_TOP = ("visual_projection.", "vision_model.post_layernorm.")
@@ -47,6 +37,15 @@ CHANGES = {
     ("text", "random"): ("text_projection.", "text_model."),
     ("both", "random"): ("text_projection.", "text_model.", "visual_projection.", "vision_model."),  # all but logit_scale
 }
+
+
+def test_the_stages_go_down_a_tower_one_block_at_a_time(small):
+    assert list(stages(small.image)) == ["projection", "block 1", "blocks 1-0", "random"]
+    assert list(stages(small.text)) == ["projection", "block 2", "blocks 2-1", "blocks 2-0", "random"]
+    with pytest.raises(ValueError, match=r"image tower of .* has no stage 'block 2': give one of projection, block 1, blocks 1-0"):
+        randomised(small, "block 2").__enter__()
+    with pytest.raises(ValueError, match="modality is 'sound'"):
+        randomised(small, "random", "sound").__enter__()
 
 
 @pytest.mark.parametrize(("modality", "stage"), CHANGES)
@@ -112,30 +111,20 @@ def test_an_interrupt_halfway_through_the_weights_is_undone_too(small, monkeypat
     assert not changed(small, before)
 
 
-def test_a_stage_or_modality_that_does_not_exist_is_an_error(small):
-    wrong = r"the image tower of .* has no stage 'block 2': give one of projection, block 1, blocks 1-0, random"
-    with pytest.raises(ValueError, match=wrong), randomised(small, "block 2"):
-        pass
-    with pytest.raises(ValueError, match="modality is 'sound'"), randomised(small, "random", "sound"):
-        pass
+def by_hand(pairs, image_maps, text_maps, captions=None):
+    tokens, captions = [["word"] * len(row) for row in text_maps], captions or [pair.caption for pair in pairs]
+    images, views = [pair.image for pair in pairs], [(0, 0, *pair.image.size) for pair in pairs]
+    return Attribution(torch.tensor(image_maps), list(map(torch.tensor, text_maps)), tokens, images, captions, views, "hand")
 
 
-def by_hand(image_maps, text_maps, image):
-    n = len(image_maps)
-    tokens = [["word"] * len(row) for row in text_maps]
-    views = [(0, 0, *image.size)] * n
-    return Attribution(
-        torch.tensor(image_maps), [torch.tensor(row) for row in text_maps], tokens, [image] * n, [""] * n, views, "hand"
-    )
+RISING, FALLING, FLAT = [[1.0, 2.0], [3.0, 4.0]], [[4.0, 3.0], [2.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]
 
 
 def test_agreement_is_spearman_and_ssim_pair_by_pair(pairs):
     """Pair 0 keeps its order, pair 1 turns it round, pair 2 loses it; the caption of pair 2 has one word, which has no order."""
-    pairs = [Pair(pairs[0].image, "", id=f"{i}") for i in range(3)]
-    rising, falling, flat = [[1.0, 2.0], [3.0, 4.0]], [[4.0, 3.0], [2.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]
-    one = by_hand([rising] * 3, [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0]], pairs[0].image)
-    other = by_hand([rising, falling, flat], [[1.0, 5.0, 9.0], [3.0, 1.0, 2.0], [1.0]], pairs[0].image)
-    table = agreement(one, other, pairs)
+    one = by_hand(pairs[:3], [RISING] * 3, [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0]])
+    other = by_hand(pairs[:3], [RISING, FALLING, FLAT], [[1.0, 5.0, 9.0], [3.0, 1.0, 2.0], [1.0]])
+    table = agreement(one, other, pairs[:3])
     assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
     values = {name: rows["value"].tolist() for name, rows in table.groupby(["modality", "metric"])}
     assert values["image", "Spearman"] == pytest.approx([1, -1, 0])
@@ -145,6 +134,15 @@ def test_agreement_is_spearman_and_ssim_pair_by_pair(pairs):
     assert max(opposed, uniform) < 0.1
     assert uniform == pytest.approx(table.query("metric == 'SSIM'")["chance"].iloc[2])
     assert set(table["method"]) == {"hand"}
+
+
+def test_image_maps_alone_may_be_of_other_captions_as_a_control(pairs):
+    one, other = (by_hand(pairs[:2], [RISING] * 2, [[1.0, 2.0]] * 2, captions) for captions in (None, ["an owl", "mice"]))
+    assert set(agreement(one, replace(other, text_maps=None), pairs[:2])["modality"]) == {"image"}
+    with pytest.raises(ValueError, match="pair 0 says"):
+        agreement(one, other, pairs[:2])
+    with pytest.raises(ValueError, match="2 pairs and an attribution of 3"):
+        agreement(one, replace(by_hand(pairs[:3], [RISING] * 3, []), text_maps=None), pairs[:2])
 
 
 def test_the_cascade_tells_a_method_that_reads_the_weights_from_one_that_does_not(small, pairs):

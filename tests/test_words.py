@@ -1,11 +1,9 @@
 import pytest
 import torch
-from families import openai_bpe
 from PIL import Image
 
 from m2ib_lite.attribution import Attribution
 from m2ib_lite.models.clip import letters
-from m2ib_lite.models.openai import read_bpe
 from m2ib_lite.words import join_scores, whole_words
 
 
@@ -31,7 +29,7 @@ def test_pieces_are_joined_to_the_words_they_come_from(caption, tokens, words, p
     assert whole_words(caption, tokens) == (words, places)
 
 
-def test_each_letter_is_one_tokens(request):
+def test_each_letter_is_one_tokens():
     assert letters("an \U0001f989", [(0, 2), (2, 4), (3, 4)]) == ["an", "\U0001f989", ""]
     assert letters(" x", [(0, 1), (1, 2)]) == [" ", "x"]
     assert letters("x", []) == []
@@ -46,13 +44,3 @@ def test_information_adds_up_and_levels_do_not():
         words, found = Attribution(None, [scores], [tokens], [image], [caption], [(0, 0, 4, 4)], method).words(0)
         assert words == ["an", "owlet", "yes"]
         assert found.tolist() == expected
-
-
-def test_clips_own_pieces_come_back_as_words():
-    tokenizer = read_bpe(openai_bpe())
-    caption = "Pneumothorax \U0001f989\U0001f989 and cardiomegaly, \u6c14\u80f8 don't"
-    spans = tokenizer(caption, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-    words, places = whole_words(caption, letters(caption, spans))
-    assert words == ["Pneumothorax", "\U0001f989", "\U0001f989", "and", "cardiomegaly", ",", "\u6c14\u80f8", "don", "'t"]
-    assert len(places) > len(words)
-    assert places == sorted(places)

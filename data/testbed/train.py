@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import AttentionInterface, CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
+from m2ib_lite.files import written_whole
 from m2ib_lite.metrics import recall_at_1
 from m2ib_lite.models import has_bfloat16, load_model
 
@@ -60,7 +61,8 @@ A small CLIP (6 image blocks, 4 text blocks, width 128, patches of 16 px on 112 
 - Data: {pictures:,} emoji scenes drawn by `data/testbed/scenes.py` (Noto Color Emoji, OFL 1.1), each seen once; one pair of kinds
   in ten held out.
 - Recipe: `python data/testbed/train.py --steps {steps} --seed {seed}`: contrastive loss, batches of {batch}, Muon for the blocks'
-  matrices and AdamW for the rest, from one kind of object a scene to four. {hours:.2f} hours on {device}, at last a loss of {final:.3f}.
+  matrices and AdamW for the rest, from one kind of object a scene to four. {hours:.2f} hours on {device}, at last a loss of
+  {final:.3f}.
 - Retrieval over 256 unseen scenes with 256 different sets of objects: picture to caption R@1 {to_text:.3f}, caption to picture
   {to_image:.3f}; chance is 0.004.
 - Limits: it knows drawn scenes of 122 kinds of emoji on eight grounds and the words of their captions, nothing else. It measures
@@ -228,12 +230,6 @@ def resume(checkpoint, run, model, opts):
     return state["losses"], state["hours"]
 
 
-def keep(checkpoint, **state):
-    """Write a checkpoint whole or not at all."""
-    torch.save(state, checkpoint.with_suffix(".part"))
-    checkpoint.with_suffix(".part").replace(checkpoint)
-
-
 def learn(model, opts, pixels, ids, share):
     """One step at a share of the peak learning rates.  -> the loss"""
     for opt, peak in zip(opts, (MUON_LR, PEAK_LR), strict=True):
@@ -268,7 +264,8 @@ def train(recipe, steps, seed, checkpoint, device):
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
         if len(losses) % CHECKPOINT_EVERY == 0:
             states = dict(model=model.state_dict(), opts=[opt.state_dict() for opt in opts])
-            keep(checkpoint, run=run, losses=losses, hours=hours, **states)
+            with written_whole(checkpoint) as part:
+                torch.save(dict(run=run, losses=losses, hours=hours, **states), part)
     return model, tokenizer, losses, hours
 
 

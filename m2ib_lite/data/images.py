@@ -1,12 +1,15 @@
 """Whatever a user calls an image, as the 8-bit RGB that a model's preprocessing expects."""
 
 import errno
+import io
 import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST_STRETCHED = 100  # times as long as wide
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # for EPS, Pillow would run a program
@@ -26,20 +29,17 @@ class Images(Sequence):
 
 
 def open_image(source):
-    """A path, a PIL image of any mode, or an array -> an RGB PIL image; transparency is laid over white.
+    """A path, a file's bytes, a PIL image of any mode, an array or a tensor -> an RGB PIL image; transparency is laid over white.
 
-    Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, uint16, or floats in 0..1.
-    FileNotFoundError for a missing file, OSError for one that the system does not give, ValueError for what is no image, has no
-    pixels, too many (a file's, as Pillow counts) or all in a line, TypeError for another type.
+    Arrays: (H, W) or (H, W, C), C of 1, 3 or 4; uint8, uint16, or floats in 0..1.  Tensors: the same, channels first.
+    OSError for a file that is missing or not given, ValueError for what is no image, has no pixels, too many (a file's, as Pillow
+    counts) or all in a line, TypeError for another type.
     """
-    if isinstance(source, str | Path):
-        image = _read(Path(source))
-    elif isinstance(source, Image.Image):
-        image = _decode(source)
-    elif hasattr(source, "__array__"):
-        image = _from_array(np.asarray(source))
-    else:
-        raise TypeError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu().numpy()
+        source = np.moveaxis(source, 0, -1) if source.ndim == 3 else source
+    is_array = hasattr(source, "__array__") and not isinstance(source, Image.Image)
+    image = _from_array(np.asarray(source)) if is_array else decode(source)
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} x {image.height} pixels has nothing to explain: give one with pixels")
     if max(image.size) > MOST_STRETCHED * min(image.size):  # a model's preprocessing would enlarge it to gigabytes
@@ -47,52 +47,44 @@ def open_image(source):
     return _to_rgb(image)
 
 
-def _read(path):
+def decode(source):
+    """A path, a file's bytes or a PIL image as a PIL image of its own mode, its pixels in memory; errors as of `open_image`."""
+    if isinstance(source, Image.Image):
+        with _named("the PIL image"):
+            source.load()
+        return source
+    if not isinstance(source, str | Path | bytes):
+        raise TypeError(f"an image is a path, a PIL image, an array, a tensor or bytes, not {type(source).__name__}")
+    name, file = ("the image", io.BytesIO(source)) if isinstance(source, bytes) else (source, source)
+    with _named(name), Image.open(file, formats=FORMATS) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
+
+
+@contextmanager
+def _named(name):
+    """What Pillow raises for a bad picture as a ValueError that names it; a fault of the machine stays what it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no image file {path}: give the path of an existing one") from error
+            yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: save it smaller") from error
+        raise ValueError(f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: save it smaller") from error
     except MemoryError:
         raise
     except Exception as error:  # for a broken file Pillow raises SyntaxError, struct.error and more
-        if _is_the_systems(error):
-            remedy = "is a folder: give an image file" if path.is_dir() else f"{error.strerror}: mend that"
-            raise OSError(error.errno, remedy, str(path)) from error
-        raise ValueError(f"{path} is not an image that can be read ({error}): convert it to PNG or JPEG") from error
-
-
-def _is_the_systems(error):
-    """Whether the system refused a file, which says nothing of what the file holds."""
-    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # a broken file may send Pillow to no place in it
-
-
-def _decode(image):
-    """A PIL image whose file may not have been read yet."""
-    try:
-        image.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
-        if _is_the_systems(error):
-            raise
-        raise ValueError(f"the PIL image cannot be decoded ({error}): open a whole file") from error
-    return image
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a broken file may send it to no place in it
+            raise OSError(error.errno, f"{error.strerror}, give an image file that can be read", str(name)) from error
+        reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{name} is not an image that can be read ({reason}): convert it to PNG or JPEG") from error
 
 
 def _from_array(array):
     channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise ValueError(f"an image array is (H, W), or (H, W, C) with C of 1, 3 or 4; this one is {array.shape}")
-    if array.size == 0:
-        raise ValueError(f"an image array of shape {array.shape} has no pixels: give one that has")
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
+        raise ValueError(f"an image array is (H, W) or (H, W, C), C of 1, 3 or 4, and has pixels; this one is {array.shape}")
     if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        if not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
             raise ValueError("a float image holds finite numbers from 0 to 1: rescale it, or give uint8")
         array = np.rint(array * 255).astype(np.uint8)
     elif np.issubdtype(array.dtype, np.uint16):  # of any byte order

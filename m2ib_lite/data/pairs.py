@@ -1,5 +1,8 @@
 """What every dataset is made of: pairs of an image and a caption, with the boxes of what the caption names."""
 
+import hashlib
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,3 +60,62 @@ def hull(mask):
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = int(columns[0]), int(rows[0])
     return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
+
+
+class Pairs(Sequence):
+    """Pairs that are each read, from its Record, when it is asked for, and not kept.  Made by `load_pairs`.
+
+    data[i] is a Pair, data[a:b] again Pairs, iteration reads one after the other.
+    """
+
+    def __init__(self, records):
+        self._records = records
+        places = {}
+        for record in records:
+            if record.id in places:
+                raise ValueError(f"two pairs have the id {record.id!r}, {places[record.id]} and {record.where}: give each its own")
+            places[record.id] = record.where
+
+    def __len__(self):
+        return len(self._records)
+
+    def __getitem__(self, i):
+        """ValueError or OSError where the pair cannot be read; the message names the pair, its place and the remedy."""
+        if isinstance(i, slice):
+            return Pairs(self._records[i])
+        record = self._records[i]
+        try:
+            return record.read()
+        except (OSError, ValueError, TypeError) as error:
+            kind = next((kind for kind in (FileNotFoundError, OSError) if isinstance(error, kind)), ValueError)
+            raise kind(f"pair {record.id!r} ({record.where}): {error}") from error
+
+    @property
+    def ids(self):
+        """The unique name of each pair, known without opening an image."""
+        return [record.id for record in self._records]
+
+    def digest(self):
+        """A hash of what is known of the pairs without opening an image, in their order.
+
+        Texts, boxes, the images' names and their files' bytes, counted, not read; of a `datasets.Dataset` its fingerprint.
+        """
+        state = hashlib.blake2b(digest_size=16)
+        for record in self._records:
+            state.update(repr(record.content()).encode() + b"\n")
+        return state.hexdigest()
+
+
+def readable(pairs):
+    """The pairs that can be read, all at once, as a list; a warning says of the others why not.  ValueError where none can."""
+    found, problems = [], []
+    for i in range(len(pairs)):
+        try:
+            found.append(pairs[i])
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    if not found:
+        raise ValueError(f"none of {len(pairs)} pairs can be read; the first: {problems[0]}")
+    if problems:
+        warnings.warn(f"{len(problems)} of {len(pairs)} pairs are left out; the first: {problems[0]}", stacklevel=2)
+    return found

@@ -11,12 +11,10 @@ import torch
 from ..hooks import replace
 from ..side import MODALITIES
 
-DIRECTIONS = ("forward", "backward")
-
 
 @contextmanager
 def counted_blocks(clip):
-    """Count what runs inside the block: a Counter of (modality, direction), a run of one block on one input each."""
+    """Count what runs inside the block: a Counter of (modality, "forward" or "backward"), one for one block on one input."""
     runs = Counter()
 
     def count(modality, output):
@@ -33,29 +31,24 @@ def counted_blocks(clip):
 
 
 def cost_of_one(method, clip, pair, **options):
-    """What one call for one pair takes: runs of a block / blocks as "image forward" ... "text backward", and "seconds".
-
-    A last block that runs for the pooled position alone counts whole.  The clock waits for a GPU; counting adds next to nothing.
-    """
-    wait = torch.cuda.synchronize if clip.device.type == "cuda" else lambda: None
+    """What one call for one pair takes: "seconds", and runs of a block / blocks as "image forward" ... "text backward", where the
+    last block counts whole if it runs for the pooled position alone."""
+    wait = torch.cuda.synchronize if clip.device.type == "cuda" else lambda: None  # the clock waits for a GPU
     with counted_blocks(clip) as runs:
         wait()
         start = time.perf_counter()
-        method(clip, pair.image, pair.caption, progress=False, **options)
+        method(clip, pair, progress=False, **options)
         wait()
         seconds = time.perf_counter() - start
-    blocks = [len(tower.blocks) for tower in clip.towers]
-    passes = {f"{m} {d}": runs[m, d] / n for m, n in zip(MODALITIES, blocks, strict=True) for d in DIRECTIONS}
+    passes = {}
+    for modality, tower in zip(MODALITIES, clip.towers, strict=True):
+        passes |= {f"{modality} {way}": runs[modality, way] / len(tower.blocks) for way in ("forward", "backward")}
     return dict(**passes, seconds=seconds)
 
 
 def cost(methods, clip, pairs):
-    """One row a pair and method, as in `cost_of_one`; the methods take turns, so that a slow moment meets all of them.
-
-    methods: {name: (method, options)}.  The first pair goes once more before all, to warm up.  -> DataFrame
-    """
-    rows = []
-    for pair in [pairs[0], *pairs]:
-        for name, (method, options) in methods.items():
-            rows.append(dict(pair=pair.id, method=name, **cost_of_one(method, clip, pair, **options)))
+    """One row a pair and method, as in `cost_of_one`, of methods {name: (method, options)}.  They take turns, so that a slow moment
+    meets all of them; the first pair goes once more before all, to warm up.  -> DataFrame"""
+    turns = [(pair, *method) for pair in [pairs[0], *pairs] for method in methods.items()]
+    rows = [dict(pair=pair.id, method=name, **cost_of_one(call, clip, pair, **options)) for pair, name, (call, options) in turns]
     return pd.DataFrame(rows[len(methods) :])

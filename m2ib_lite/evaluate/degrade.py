@@ -1,7 +1,7 @@
 """How much the pair's cosine keeps or loses where the input is degraded by its own map.
 
-Pixels are the model's, normalised, so that 0 is the channel mean.  A word that is taken out becomes the blank (padding) token; BOS
-and EOS stay, and the embedding is read where the whole caption's was.
+Pixels are normalised, so that 0 is the channel mean.  A word that is taken out becomes the blank (padding) token; BOS and EOS stay,
+and the embedding is read where the whole caption's was.
 """
 
 import math
@@ -13,7 +13,7 @@ from einops import rearrange
 from .. import metrics
 from ..hooks import frozen
 from ..side import check_positive, sides
-from .localise import tidy, unit_maps
+from .localise import check_captions, tidy, unit_maps
 
 STEPS = 10  # of a deletion or insertion curve, from nothing changed to everything
 PIXELS_ABOVE, WORDS_ABOVE = 0.75, 0.5  # the quantiles of a map from which on pixels and words count as the most important
@@ -54,17 +54,13 @@ def remove_words(ids, scores, blank):
 
 
 def blur(pixels, sigma):
-    """Gaussian blur of `sigma` pixels, the borders repeated.  (B, 3, H, W) -> same"""
-    rows, columns = (bells(n, sigma, pixels.device).to(pixels.dtype) for n in pixels.shape[-2:])
-    return rows @ pixels @ columns.mT  # a convolution as wide as this is many times slower
-
-
-def bells(n, sigma, device):
-    """How much of each of n places goes into each of them; what lies beyond the ends counts as the ends.  -> (n, n)"""
-    steps = torch.arange(-math.ceil(3 * sigma), math.ceil(3 * sigma) + 1, device=device)
+    """Gaussian blur of `sigma` pixels, the borders repeated.  (B, 3, n, n) -> same"""
+    n, reach, device = pixels.shape[-1], math.ceil(3 * sigma), pixels.device
+    steps = torch.arange(-reach, reach + 1, device=device)
     bell = torch.exp(-0.5 * (steps / sigma) ** 2)
-    sources = (torch.arange(n, device=device)[:, None] + steps).clamp(0, n - 1)
-    return torch.zeros(n, n, device=device).scatter_add(1, sources, (bell / bell.sum()).expand(n, -1))
+    sources = (torch.arange(n, device=device)[:, None] + steps).clamp(0, n - 1)  # what lies beyond the ends counts as the ends
+    mix = torch.zeros(n, n, device=device).scatter_add(1, sources, (bell / bell.sum()).expand(n, -1)).to(pixels.dtype)
+    return mix @ pixels @ mix.mT  # a convolution as wide as this is many times slower
 
 
 def cosine(side, inputs):
@@ -73,56 +69,45 @@ def cosine(side, inputs):
 
 
 def curve(side, scores, start, end):
-    """y while positions go from their `start` to their `end` input in STEPS equal steps, the highest scores first.
-
-    side: of B pairs; scores: (B, n) of its patches or tokens, NaN where nothing changes, equal ones in reading order; start, end:
-    inputs as the side's.  -> (B, STEPS + 1)
-    """
-    order = scores.masked_fill(scores.isnan(), -torch.inf).argsort(dim=1, descending=True, stable=True)
+    """y of B pairs while positions go from their `start` to their `end` input in STEPS equal steps, the highest scores first, equal
+    ones in reading order.  scores: (B, n) of the side's patches or tokens, NaN where nothing changes.  -> (B, STEPS + 1)"""
+    order = scores.nan_to_num(-torch.inf).argsort(dim=1, descending=True, stable=True)
     ranks, counts = order.argsort(dim=1), (~scores.isnan()).sum(dim=1, keepdim=True)
-    points = []
-    for step in range(STEPS + 1):
-        changed = ranks * STEPS < step * counts
-        if side.is_image:
-            patches = rearrange(changed, "b (gh gw) -> b 1 gh gw", gh=side.clip.grid[0])
-            changed = F.interpolate(patches.float(), start.shape[-2:]).bool()
-        points.append(cosine(side, end.where(changed, start)))
-    return torch.stack(points, dim=1)
+    if side.is_image:
+        patches = rearrange(ranks, "b (gh gw) -> b 1 gh gw", gh=side.clip.grid[0])
+        ranks, counts = F.interpolate(patches.float(), start.shape[-2:]), counts[..., None, None]
+    steps = (end.where(ranks * STEPS < step * counts, start) for step in range(STEPS + 1))
+    return torch.stack([cosine(side, inputs) for inputs in steps], dim=1)
 
 
-def judged(side, scores, kept, removed, hidden):
-    """The four metrics of one tower's maps, {name: (B,)}.
-
-    scores: as in `curve`.  kept: inputs with only the important; removed: where deletion ends; hidden: where insertion starts.
-    """
+def judged(side, ids, scores, kept, removed, hidden):
+    """Rows of one tower's maps.  kept: inputs with only the important; removed, hidden: where deletion ends, insertion starts."""
     before, after = (cosine(side, inputs).cpu() for inputs in (side.inputs, kept))
-    curves = dict(deletion=curve(side, scores, side.inputs, removed), insertion=curve(side, scores, hidden, side.inputs))
-    areas = {f"{name} AUC": metrics.area_under(points.cpu()) for name, points in curves.items()}
-    return {"drop": metrics.drop(before, after), "increase": metrics.increase(before, after), **areas}
+    deletion, insertion = curve(side, scores, side.inputs, removed), curve(side, scores, hidden, side.inputs)
+    found = {"drop": metrics.drop(before, after), "increase": metrics.increase(before, after)}
+    found |= {"deletion AUC": metrics.area_under(deletion.cpu()), "insertion AUC": metrics.area_under(insertion.cpu())}
+    for name, values in found.items():
+        yield from ((pair, side.modality, name, float(value), torch.nan) for pair, value in zip(ids, values, strict=True))
 
 
 def confidence(clip, attribution, pairs, batch_size=32):
     """What the maps of `pairs` are worth to the model: a tidy table of pair, modality, metric, value, chance, method.
 
-    drop, increase: only the important is kept; pixels times the map of `unit_maps`, words from the median up.  In percent.
-    deletion AUC (lower is better): patches go to the channel mean, words to the blank, the most important first, in 10 equal
-    steps; insertion AUC (higher is better): they come back, from a blur as wide as a patch or from blanks alone.  In cosine.
-    chance: not known, NaN; the random control stands for it.  batch_size bounds the memory.  ValueError for a bad one.
+    drop, increase, in percent: pixels times the map of `unit_maps`, words from the median up.  In cosine, deletion AUC (lower is
+    better): patches go to the channel mean, words to the blank, the most important first, in 10 equal steps; insertion AUC (higher
+    is better): they come back, from a blur as wide as a patch or from blanks.  chance: not known, NaN; see the random control.
+    batch_size bounds the memory.  ValueError for a bad one, or for other pairs than the attribution's.
     """
     check_positive(batch_size=batch_size)
-    unit, rows = unit_maps(attribution).image_maps, []
+    check_captions(attribution, [pair.caption for pair in pairs])
+    ids, unit, rows = [pair.id for pair in pairs], unit_maps(attribution), []
     with torch.no_grad(), frozen(clip.model):
-        for start in range(0, len(pairs), batch_size):
+        for start in range(0, len(ids), batch_size):
             chunk = slice(start, start + batch_size)
             image, text, _ = sides(clip, attribution.images[chunk], attribution.captions[chunk])
-            pixels, ids = image.inputs, text.inputs
-            blurred = blur(pixels, sigma=pixels.shape[-1] / clip.grid[1])
-            of_image = judged(
-                image, attribution.image_maps[chunk].flatten(1), keep_pixels(pixels, unit[chunk]), 0 * pixels, blurred
-            )
-            words, blanks = spread(attribution.text_maps[chunk], text.content), ids.masked_fill(text.content, clip.blank)
-            of_text = judged(text, words, keep_words(ids, words, clip.blank), blanks, blanks)
-            for modality, found in (("image", of_image), ("text", of_text)):
-                for name, values in found.items():
-                    rows += [(pair.id, modality, name, float(v), math.nan) for pair, v in zip(pairs[chunk], values, strict=True)]
+            pixels, words = image.inputs, text.inputs
+            kept, blurred = keep_pixels(pixels, unit.image_maps[chunk]), blur(pixels, sigma=pixels.shape[-1] / clip.grid[1])
+            rows += judged(image, ids[chunk], attribution.image_maps[chunk].flatten(1), kept, 0 * pixels, blurred)
+            scores, blanks = spread(attribution.text_maps[chunk], text.content), words.masked_fill(text.content, clip.blank)
+            rows += judged(text, ids[chunk], scores, keep_words(words, scores, clip.blank), blanks, blanks)
     return tidy(rows, attribution.method)

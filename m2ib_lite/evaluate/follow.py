@@ -7,7 +7,7 @@ import torch
 
 from ..bottleneck import capacity, descend, terms
 from ..explain import noise_of, problem
-from ..side import MODALITIES, attribute_sides, patch_maps
+from ..side import MODALITIES, attribute_sides
 
 
 def follow(clip, pairs, modality, steps, layer, beta, sigma2, samples=10, lr=1.0, seed=0, batch_size=16, standardise=False):
@@ -30,11 +30,10 @@ def follow(clip, pairs, modality, steps, layer, beta, sigma2, samples=10, lr=1.0
                 losses[n] += torch.stack(terms(hidden, alpha, similarity, valid, noise, **loss), dim=1).tolist()
         return maps[n][-len(side.hidden) :]
 
-    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     kind = dict(layers=[layer if name == modality else 0 for name in MODALITIES], method="M2IB", unit="nats")
-    found = attribute_sides(find, clip, images, captions, batch_size, False, modality, **kind)
+    found = attribute_sides(find, clip, pairs, None, batch_size, False, modality, **kind)
     rows = [(pair.id, modality, n, *both) for n in steps for pair, both in zip(pairs, losses[n], strict=True)]
     table = pd.DataFrame(rows, columns=["pair", "modality", "steps", "compression", "fitting"])
     if modality == "image":
-        return {n: replace(found, image_maps=patch_maps(clip, rows)) for n, rows in maps.items()}, table
-    return {n: replace(found, text_maps=rows) for n, rows in maps.items()}, table
+        maps = {n: torch.stack(rows).view_as(found.image_maps) for n, rows in maps.items()}
+    return {n: replace(found, **{f"{modality}_maps": rows}) for n, rows in maps.items()}, table

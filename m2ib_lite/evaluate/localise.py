@@ -22,70 +22,68 @@ def tidy(rows, method):
 
 
 def unit_maps(attribution):
-    """The attribution with each image map from its minimum at 0 to its maximum at 1, what is negative counted as 0.
-
-    So a map with an offset (RISE) or with signs (NIB, KernelSHAP) is compared by what it puts forward.
-    """
+    """The attribution with each image map from its minimum at 0 to its maximum at 1, what is negative counted as 0: a map with an
+    offset (RISE) or with signs (NIB, KernelSHAP) is compared by what it puts forward."""
     if attribution.image_maps is None:
         return attribution
     return replace(attribution, image_maps=torch.stack([metrics.unit_scale(patches) for patches in attribution.image_maps]))
 
 
-def relevance(pair, words):
-    """Which of the caption's words stand for something in the picture.  -> a list of bool"""
-    return [word in pair.words() for word in words]
+def check_captions(attribution, captions):
+    """ValueError, which names the first difference, where an attribution is not of pairs with these captions in this order."""
+    remedy = f"give the pairs that the {attribution.method} attribution was made of, in its order"
+    if len(attribution) != len(captions):
+        raise ValueError(f"{len(captions)} pairs and an attribution of {len(attribution)}: {remedy}")
+    for i, (own, other) in enumerate(zip(attribution.captions, captions, strict=True)):
+        if own != other:
+            raise ValueError(f"pair {i} says {other!r}, its place in the attribution {own!r}: {remedy}")
 
 
-def has_truth(pair, masks=False):
-    """Whether the boxes, or masks, of what the caption names are known."""
-    return any(box.named for box in pair.boxes) and not (masks and any(box.mask is None for box in pair.boxes))
+def matched(attribution, pairs, masks=False):
+    """Each pair, the heat of its unit map, None where boxes (or masks) are not known, its words' scores, which are relevant."""
+    check_captions(attribution, [pair.caption for pair in pairs])
+    unit = unit_maps(attribution)
+    for i, pair in enumerate(pairs):
+        known = any(box.named for box in pair.boxes) and not (masks and any(box.mask is None for box in pair.boxes))
+        heat = unit.heat(i) if known and unit.image_maps is not None else None
+        words, scores = ([], None) if unit.text_maps is None else unit.words(i)
+        yield pair, heat, scores, [word in pair.words() for word in words]
 
 
 def localisation(attribution, pairs, truth="boxes"):
     """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
 
-    Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks"; words are whole.  A pair that cannot
-    have a score (no box or mask, no unnamed object, no word in the picture, no map of that modality) has no row for it.
+    Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks"; words are whole.  A pair without what a
+    score needs (a box or mask, an unnamed object, a word in the picture, a map) has no row.  ValueError for other pairs.
     """
-    attribution, rows = unit_maps(attribution), []
-    for i, pair in enumerate(pairs):
-        if attribution.image_maps is not None and has_truth(pair, masks=truth == "masks"):
-            scores = image_scores(attribution.heat(i), pair, masks=truth == "masks")
-            rows += [(pair.id, "image", name, value, chance) for name, value, chance in scores]
-        if attribution.text_maps is not None:
-            words, scores = attribution.words(i)
-            relevant = relevance(pair, words)
-            if any(relevant):
-                precision = metrics.average_precision(scores.cpu(), relevant)
-                rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
+    masks, rows = truth == "masks", []
+    for pair, heat, scores, relevant in matched(attribution, pairs, masks):
+        if heat is not None:
+            named = pair.region(True, masks)
+            others = pair.region(False, masks) & ~named
+            rows += [(pair.id, "image", name, score(heat, named), named.mean()) for name, score in IMAGE_SCORES.items()]
+            if others.any():
+                rows.append((pair.id, "image", "named preference", metrics.named_preference(heat, named, others), 0.5))
+        if any(relevant):
+            precision = metrics.average_precision(scores.cpu(), relevant)
+            rows.append((pair.id, "text", "word precision", precision, metrics.chance_precision(relevant)))
     return tidy(rows, attribution.method)
 
 
-def image_scores(heat, pair, masks):
-    """What one heat (H, W) is worth: name, value and chance of each score that the pair can have."""
-    named, unnamed = (pair.region(named, masks) for named in (True, False))
-    yield from ((name, score(heat, named), named.mean()) for name, score in IMAGE_SCORES.items())
-    if (unnamed & ~named).any():
-        yield "named preference", metrics.named_preference(heat, named, unnamed & ~named), 0.5
-
-
 def occurrences(attribution, pairs):
-    """Whether every occurrence of every named object, and every word that names one, is found.  -> tidy table
+    """Whether every occurrence of every named object, and every word that names one, is found: a tidy table as localisation's.
 
     "instances hit" and "words hit" are shares, "all instances hit" and "all words hit" 0 or 1; see metrics.instances_hit.
-    A map that knows nothing has no simple chance here: compare with the `random` control.  A pair without named boxes
-    has no row.
+    chance: not known, None; compare with the `random` control.
     """
-    attribution, rows = unit_maps(attribution), []
-    for i, pair in enumerate(pairs):
-        if not has_truth(pair):
-            continue
-        shape = (pair.image.height, pair.image.width)
-        hit = metrics.instances_hit(attribution.heat(i), [box.rectangle(shape) for box in pair.boxes if box.named])
-        rows += [(pair.id, "image", "instances hit", hit, None), (pair.id, "image", "all instances hit", float(hit == 1), None)]
-        words, scores = attribution.words(i)
-        relevant = relevance(pair, words)
+    rows = []
+    for pair, heat, scores, relevant in matched(attribution, pairs):
+        hits = []
+        if heat is not None:
+            named = [box.rectangle(heat.shape) for box in pair.boxes if box.named]
+            hits.append(("image", "instances hit", metrics.instances_hit(heat, named)))
         if any(relevant):
-            hit = metrics.words_hit(scores.cpu(), relevant)
-            rows += [(pair.id, "text", "words hit", hit, None), (pair.id, "text", "all words hit", float(hit == 1), None)]
+            hits.append(("text", "words hit", metrics.words_hit(scores.cpu(), relevant)))
+        for modality, name, share in hits:
+            rows += [(pair.id, modality, name, share, None), (pair.id, modality, f"all {name}", float(share == 1), None)]
     return tidy(rows, attribution.method)

@@ -1,74 +1,64 @@
 """Do maps depend on what the model has learned?  The cascading randomisation of Adebayo et al. 2018 (paper, Figure 4)."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from .. import metrics
-from ..side import BAR_DELAY, MODALITIES, asked
+from ..side import BAR_DELAY, asked
 from .attributions import METHODS
-from .localise import tidy
+from .localise import check_captions, tidy
 
 
 def stages(tower):
-    """What each stage randomises in a tower, by name, in order; each holds the ones before it.  -> {stage: modules}
-
-    Of 6 blocks: "projection", into the shared space, SigLIP's head; "block 5", with the projection and the norm before it;
-    "blocks 5-4" to "blocks 5-0", from the output down to a block; "random", every parameter, embeddings too.
-    """
-    last, found = len(tower.blocks) - 1, {"projection": [tower.project]}
-    for lowest in range(last, -1, -1):
-        name = f"block {last}" if lowest == last else f"blocks {last}-{lowest}"
-        found[name] = [tower.project, tower.final_norm, *tower.blocks[lowest:]]
+    """What each stage randomises in a tower, in order, with all before it: "projection", into the shared space, SigLIP's head; of 6
+    blocks "block 5" and the norm after it, "blocks 5-4" to "blocks 5-0"; "random", embeddings too.  -> {stage: modules}"""
+    last, top = len(tower.blocks) - 1, [tower.project, tower.final_norm]
+    found = {"projection": [tower.project], f"block {last}": [*top, tower.blocks[last]]}
+    found |= {f"blocks {last}-{lowest}": [*top, *tower.blocks[lowest:]] for lowest in reversed(range(last))}
     return found | {"random": [tower.project, tower.model]}
 
 
 def parameters(clip, stage, modality):
     """What a stage randomises in the tower of one modality, or in both.  ValueError where a tower has no such stage."""
     found = []
-    for name, tower in zip(MODALITIES, clip.towers, strict=True):
-        if modality in (name, "both"):
-            known = stages(tower)
-            if stage not in known:
-                raise ValueError(f"the {name} tower of {clip.name} has no stage {stage!r}: give one of {', '.join(known)}")
-            found += [weight for module in known[stage] for weight in module.parameters()]
+    for name in asked(modality):
+        known = stages(getattr(clip, name))
+        if stage not in known:
+            raise ValueError(f"the {name} tower of {clip.name} has no stage {stage!r}: give one of {', '.join(known)}")
+        found += [weight.detach() for module in known[stage] for weight in module.parameters()]
     return found
-
-
-@torch.no_grad()
-def overwrite(weights, values):
-    """Put values into weights, in place."""
-    for weight, value in zip(weights, values, strict=True):
-        weight.copy_(value)
 
 
 @contextmanager
 def randomised(clip, stage, modality="both", seed=0):
-    """The clip with fresh weights in a stage of the cascade (see `stages`), drawn as its family draws them before training.
+    """The clip with fresh weights in one of the `stages`, as its family draws them; a weight is the same in each stage of a seed.
 
-    modality: "image" or "text" leaves the other tower as it is.  A weight is redrawn alike in every stage of the same seed.
-    In place, and each weight comes back bit for bit, whatever happens.  (Adebayo et al. 2018, section 3.1)
-    ValueError where a tower has no such stage.
+    modality: "image" or "text" leaves the other tower as it is.  In place; each weight comes back bit for bit, whatever happens.
+    ValueError where a tower has no such stage.  (Adebayo et al. 2018, section 3.1)
     """
-    asked(modality)
     weights, fresh = (parameters(one, stage, modality) for one in (clip, clip.untrained(seed)))
-    kept = [weight.detach().clone() for weight in weights]
+    kept = [weight.clone() for weight in weights]
     try:
-        overwrite(weights, fresh)
+        for weight, drawn in zip(weights, fresh, strict=True):
+            weight.copy_(drawn)
         yield clip
     finally:
-        overwrite(weights, kept)
+        for weight, own in zip(weights, kept, strict=True):
+            weight.copy_(own)
 
 
 def agreement(one, other, pairs):
     """How alike the maps of two attributions of the same pairs are.  -> tidy rows, under the name of the first one's method
 
-    Spearman's correlation in each modality that both have, where a uniform map gets 0 and a caption of one word has no order and
-    no row; for images also SSIM, of the heats over the image's pixels.
+    Spearman's correlation in each modality that both have, where a uniform map gets 0 and a caption of one word has no row; for
+    images also SSIM, of the heats.  ValueError for other pairs; image maps without words may be of other captions, as a control.
     """
+    check_captions(one, [pair.caption for pair in pairs])
+    check_captions(replace(other, captions=one.captions) if other.text_maps is None else other, one.captions)
     rows = []
     for i, pair in enumerate(pairs):
         if one.image_maps is not None and other.image_maps is not None:
@@ -85,16 +75,14 @@ def agreement(one, other, pairs):
 def cascade(clip, pairs, originals, modality, seed=0, options=None, only=None):
     """How alike the maps of the model are to those of the model with more and more of one tower randomised, stage by stage.
 
-    originals: the Attribution of each method of the model as it is; options: {method: its options}, those the originals were made
-    with.  modality: "image" or "text", the tower that is randomised and whose maps are compared.  only: some of the stages.
-    -> tidy rows with their stage
+    originals: the Attribution of these pairs by each method, the model as it is; options: {method: those it was made with}.
+    modality: "image" or "text", the tower that is randomised and compared.  only: some stages.  -> tidy rows with their stage
     """
-    images, captions, tables = [pair.image for pair in pairs], [pair.caption for pair in pairs], []
-    names = only or stages(clip.image if modality == "image" else clip.text)
-    for stage in tqdm(names, desc=f"{modality} tower", unit="stage", delay=BAR_DELAY):
+    tables = []
+    for stage in tqdm(only or stages(getattr(clip, modality)), desc=f"{modality} tower", unit="stage", delay=BAR_DELAY):
         with randomised(clip, stage, modality, seed):
             for one in originals:
                 own = (options or {}).get(one.method, {})
-                other = METHODS[one.method](clip, images, captions, progress=False, modality=modality, **own)
+                other = METHODS[one.method](clip, pairs, progress=False, modality=modality, **own)
                 tables.append(agreement(one, other, pairs).assign(stage=stage))
     return pd.concat(tables, ignore_index=True)

@@ -5,16 +5,5 @@ from .load import BUILT_IN, TESTBED, has_bfloat16, load_model, pick_device
 from .siglip import Siglip
 from .towers import Tower
 
-__all__ = [
-    "BUILT_IN",
-    "TESTBED",
-    "Captions",
-    "Clip",
-    "Siglip",
-    "Tower",
-    "check_caption",
-    "default_layer",
-    "has_bfloat16",
-    "load_model",
-    "pick_device",
-]
+__all__ = ["BUILT_IN", "TESTBED", "Captions", "Clip", "Siglip", "Tower"]
+__all__ += ["check_caption", "default_layer", "has_bfloat16", "load_model", "pick_device"]

@@ -26,47 +26,35 @@ class Captions:
 
 
 class Clip:
-    """A CLIP with its tokenizer and image processor.  Made by `load_model`.
+    """A CLIP with its tokenizer and image processor, made by `load_model`.
 
-    image, text: the two towers.  defaults: {"layer", "beta", "sigma2"}, each an (image, text) pair.
+    image, text: its towers.  grid: (gh, gw) of an image's patches; patch: the side of one in pixels of the model's.
+    defaults: {"layer", "beta", "sigma2"}, each an (image, text) pair.
     """
 
+    kinds = ImageTower, TextTower
     fixed_length = False  # whether captions are padded to all the positions, and the padding is read
 
     def __init__(self, model, tokenizer, processor, name, defaults):
         self.model, self.tokenizer, self.processor, self.name = model, tokenizer, processor, name
-        self.image, self.text = self.open_towers(model)
+        self.towers = self.image, self.text = tuple(kind(model) for kind in self.kinds)
+        self.patch = model.config.vision_config.patch_size
+        self.grid = (model.config.vision_config.image_size // self.patch,) * 2
         self.blank = tokenizer.pad_token_id  # what stands where a word is taken out
         self.defaults = {"layer": tuple(map(default_layer, self.towers)), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), **defaults}
 
-    @staticmethod
-    def open_towers(model):
-        """The image tower and the text tower."""
-        return ImageTower(model.vision_model, model.visual_projection), TextTower(model.text_model, model.text_projection)
-
-    @property
-    def towers(self):
-        return self.image, self.text
+    def __repr__(self):
+        gh, gw = self.grid
+        blocks = f"{len(self.image.blocks)} image and {len(self.text.blocks)} text blocks"
+        defaults = ", ".join(f"{option} {values}" for option, values in self.defaults.items())
+        return f"{type(self).__name__} {self.name}: {gh} x {gw} patches, {blocks}, on {self.device}; {defaults}"
 
     @property
     def device(self):
         return self.model.device
 
-    @property
-    def grid(self):
-        """(gh, gw) of the image's patches."""
-        return (self.model.config.vision_config.image_size // self.patch,) * 2
-
-    @property
-    def patch(self):
-        """The side of a patch in pixels of the model's."""
-        return self.model.config.vision_config.patch_size
-
     def untrained(self, seed=0):
-        """A Clip of the same shape, on the CPU, with the weights that its family starts its training from.
-
-        The same seed gives the same weights, whatever device this one is on.
-        """
+        """A Clip of the same shape with the weights that its family's training starts from, drawn on the CPU and left there."""
         with torch.random.fork_rng(devices=[]):  # transformers takes no generator here, it draws from the CPU's global one
             torch.default_generator.manual_seed(seed)
             model = type(self.model)(self.model.config).eval().requires_grad_(False)
@@ -107,10 +95,9 @@ class Clip:
         plain |= dict(return_offsets_mapping=True, return_special_tokens_mask=True, return_attention_mask=True)
         whole = self.tokenizer(captions, verbose=False, **plain)
         for i, caption in enumerate(captions):
-            if all(whole.special_tokens_mask[i]) or not caption.strip():
+            if all(whole.special_tokens_mask[i]):
                 raise ValueError(f"caption {i} is {caption!r}: give at least one word")
-            self._warn_of_cut(i, caption, whole.offset_mapping[i], most)
-            self._warn_of_unknown(i, caption, whole.input_ids[i][: most - 1], whole.offset_mapping[i])
+            self._warn(i, caption, whole.input_ids[i], whole.offset_mapping[i], most)
         padding = "max_length" if self.fixed_length else True
         batch = self.tokenizer(captions, padding=padding, truncation=True, max_length=most, return_tensors="pt", **plain)
         attended = batch.attention_mask.bool()
@@ -119,20 +106,13 @@ class Clip:
         tokens = [letters(*row) for row in zip(captions, spans, strict=True)]
         return Captions(*(x.to(self.device) for x in (batch.input_ids, attended | self.fixed_length, content)), tokens)
 
-    @staticmethod
-    def _warn_of_cut(i, caption, offsets, most):
-        if len(offsets) > most:
-            lost = caption[offsets[most - 1][0] :]
-            warnings.warn(
-                f"caption {i} is longer than the model's {most} positions; cut off: {shorten(lost, SHOWN)!r}", stacklevel=3
-            )
-
-    def _warn_of_unknown(self, i, caption, ids, offsets):
+    def _warn(self, i, caption, ids, offsets, most):
+        if len(ids) > most:
+            lost = shorten(caption[offsets[most - 1][0] :], SHOWN)
+            warnings.warn(f"caption {i} is longer than the model's {most} positions; cut off: {lost!r}", stacklevel=3)
         unknown = self.tokenizer.unk_token_id
-        if unknown == self.tokenizer.eos_token_id:  # CLIP's byte-level vocabulary knows every string
-            return
-        words = [caption[a:b].strip() for token, (a, b) in zip(ids, offsets, strict=False) if token == unknown]
-        if words:
+        words = [caption[a:b].strip() for token, (a, b) in zip(ids[: most - 1], offsets, strict=False) if token == unknown]
+        if words and unknown != self.tokenizer.eos_token_id:  # CLIP's byte-level vocabulary knows every string
             message = f"caption {i} has words that the tokenizer of {self.name} does not know: {shorten(', '.join(words), SHOWN)}"
             warnings.warn(message, stacklevel=3)
 

@@ -2,28 +2,22 @@
 
 import gzip
 import re
-import zipfile
+import warnings
 
 import torch
 from safetensors.torch import load_file
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from .clip import Clip
+
+TOKENIZER = "openai/clip-vit-base-patch32"
 MERGES = 49152 - 256 - 2  # of the lines of the BPE file OpenAI uses so many, after the first
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # which a saved TorchScript brings along
 HEAD = 64  # the width of an attention head in all of OpenAI's models
 WIDEST = 1024  # the image tower of its ViT-L; the heads of open_clip's wider ones are not 64 wide
-TELLING = {  # the weights whose shapes tell the configuration, and how many dimensions they have
-    "visual.conv1.weight": 4,
-    "visual.positional_embedding": 2,
-    "positional_embedding": 2,
-    "token_embedding.weight": 2,
-    "text_projection": 2,
-    "visual.transformer.resblocks.0.mlp.c_fc.weight": 2,
-    "transformer.resblocks.0.mlp.c_fc.weight": 2,
-}
-TORCHSCRIPT = """{path} is a TorchScript archive, which holds code. If you trust it, save its weights alone and load those:
-import torch
+UNREADABLE = """{path} cannot be read as tensors alone, and nothing else of a file is run: save the model's state_dict() with
+torch.save. OpenAI's own are TorchScript archives, which hold code: if you trust one, save its weights alone, with
 torch.save(torch.jit.load({path!r}, map_location="cpu").state_dict(), "weights.pt")"""
 RENAMED = (  # in this order, OpenAI's names -> transformers'
     (r"^visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
@@ -46,11 +40,7 @@ RENAMED = (  # in this order, OpenAI's names -> transformers'
 
 
 def read_model(path, dtype):
-    """A file with the state dict of one of OpenAI's ViTs -> CLIPModel, what was loaded of it, and its image processor.
-
-    QuickGELU, as OpenAI's; an open_clip checkpoint has the same names and may want GELU, which no weight tells.
-    ValueError for a TorchScript archive, for a pickle that holds more than tensors, for a ResNet, for other widths and weights.
-    """
+    """A file with the state dict of one of OpenAI's ViTs -> CLIPModel, what was loaded of it, its image processor, and Clip."""
     state = read_state(path)
     config = configuration(state, path)
     options = dict(config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
@@ -58,61 +48,56 @@ def read_model(path, dtype):
     if report["unexpected_keys"]:
         raise ValueError(f"{path} has weights that OpenAI's CLIP does not have, such as {min(report['unexpected_keys'])}")
     side = config.vision_config.image_size
-    return model, report, CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    return model, report, processor, Clip
 
 
 def read_state(path):
     """The tensors of a file by OpenAI's names, without the wrapping that training leaves around them."""
-    if is_torchscript(path):
-        raise ValueError(TORCHSCRIPT.format(path=str(path)))
     try:
-        safe = path.suffix == ".safetensors"
-        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of TorchScript, which is refused
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn pickle raises whatever it meets
-        reason = f"{path} cannot be read as tensors alone, and nothing else of a file is run"
-        raise ValueError(f"{reason}: save the model's state_dict() with torch.save ({str(error).splitlines()[0]})") from error
+        raise ValueError(UNREADABLE.format(path=str(path))) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor) and name not in NOT_WEIGHTS}
     return {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
-
-
-def is_torchscript(path):
-    """Whether a file is an archive of torch.jit.save."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def configuration(state, path):
     """The CLIPConfig that the shapes of a state dict tell.  ValueError where they tell none."""
     if "visual.layer1.0.conv1.weight" in state:
         raise ValueError(f"{path} is a CLIP with a ResNet, which has no patches to explain: give one of the ViTs")
-    shapes = {name: state[name].shape for name in TELLING if name in state and state[name].numel()}
-    absent = [name for name, dimensions in TELLING.items() if len(shapes.get(name, ())) != dimensions]
-    if absent:
-        layout = "a checkpoint of the Hugging Face layout is given as its folder"
-        wanted = f"{absent[0]} of {TELLING[absent[0]]} dimensions"
-        raise ValueError(f"{path} has no {wanted}, so it is no state dict of OpenAI's CLIP; {layout}")
-    convolution, image_positions, positions, (vocabulary, _), projection, *_ = shapes.values()
-    patch, grid = convolution[-1], round((image_positions[0] - 1) ** 0.5)
-    vision = dict(tower_sizes(state, "visual.transformer"), image_size=grid * patch, patch_size=patch)
-    text = tower_sizes(state, "transformer")
-    widths = vision["hidden_size"], text["hidden_size"]
-    if widths[0] > WIDEST or any(width % HEAD for width in widths):
-        towers = f"its towers are {widths[0]} and {widths[1]} wide"
+
+    def shape(name, dimensions=2):
+        found = state[name].shape if name in state else ()
+        if len(found) != dimensions or 0 in found:
+            problem = f"{path} has no {name} of {dimensions} dimensions, so it is no state dict of OpenAI's CLIP"
+            raise ValueError(f"{problem}; a checkpoint of the Hugging Face layout is given as its folder")
+        return found
+
+    *_, patch = shape("visual.conv1.weight", 4)
+    cells, _ = shape("visual.positional_embedding")
+    positions, _ = shape("positional_embedding")
+    vocabulary, _ = shape("token_embedding.weight")
+    _, projection = shape("text_projection")
+    vision, text = (tower_sizes(state, tower, shape) for tower in ("visual.transformer", "transformer"))
+    seen, said = vision["hidden_size"], text["hidden_size"]
+    if seen > WIDEST or seen % HEAD or said % HEAD:
+        towers = f"its towers are {seen} and {said} wide"
         raise ValueError(f"{path} is not one of OpenAI's ViTs ({towers}): convert it to the Hugging Face layout")
-    ids = dict(vocab_size=vocabulary, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1)
-    text |= dict(max_position_embeddings=positions[0], **ids)
-    return CLIPConfig(vision_config=vision, text_config=text, projection_dim=projection[1])
+    vision |= dict(image_size=round((cells - 1) ** 0.5) * patch, patch_size=patch)
+    text |= dict(max_position_embeddings=positions, vocab_size=vocabulary)
+    text |= dict(bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1)
+    return CLIPConfig(vision_config=vision, text_config=text, projection_dim=projection)
 
 
-def tower_sizes(state, prefix):
+def tower_sizes(state, tower, shape):
     """What the blocks of a tower tell, as transformers calls it."""
-    blocks = {name.removeprefix(f"{prefix}.resblocks.").split(".")[0] for name in state if name.startswith(f"{prefix}.resblocks.")}
-    wide, D = state[f"{prefix}.resblocks.0.mlp.c_fc.weight"].shape
+    wide, D = shape(f"{tower}.resblocks.0.mlp.c_fc.weight")
+    blocks = {name.split(".resblocks.")[1].split(".")[0] for name in state if name.startswith(f"{tower}.resblocks.")}
     sizes = dict(hidden_size=D, intermediate_size=wide, num_hidden_layers=len(blocks), num_attention_heads=D // HEAD)
-    return dict(sizes, hidden_act="quick_gelu")
+    return sizes | dict(hidden_act="quick_gelu")  # one of open_clip has the same names and may want GELU, which no weight tells
 
 
 def converted(state):
@@ -121,14 +106,12 @@ def converted(state):
     for name, tensor in state.items():
         for pattern, replacement in RENAMED:
             name = re.sub(pattern, replacement, name)
-        if name.endswith("_projection.weight"):
-            tensor = tensor.T
         if ".in_proj_" in name:
-            for part, piece in zip("qkv", tensor.chunk(3), strict=True):
-                found[name.replace("in_proj_", f"{part}_proj.")] = piece.contiguous()
+            names = [name.replace("in_proj_", f"{part}_proj.") for part in "qkv"]
+            found |= zip(names, tensor.chunk(3), strict=True)
         else:
-            found[name] = tensor.contiguous()
-    return found
+            found[name] = tensor.T if name.endswith("_projection.weight") else tensor
+    return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
 def read_bpe(path):
@@ -137,7 +120,6 @@ def read_bpe(path):
         merges = [tuple(line.split()) for line in file.read().split("\n")[1 : MERGES + 1]]
     if len(merges) < MERGES or any(len(merge) != 2 for merge in merges):
         raise ValueError(f"{path} is not OpenAI's BPE file, which lists {MERGES} pairs: give bpe_simple_vocab_16e6.txt.gz")
-    letters = sorted(ByteLevel.alphabet())
-    letters = [x for x in letters if x < "\u0100"] + [x for x in letters if x >= "\u0100"]
+    letters = list(bytes_to_unicode().values())
     vocabulary = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, merges=merges)

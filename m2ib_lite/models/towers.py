@@ -18,14 +18,24 @@ class Tower:
         self.norms = [block.layer_norm1 for block in self.blocks]  # a block's attention reads its input through this
         self.reader = len(self.blocks) - 1
 
+    def embed(self, inputs):
+        """What the first block reads.  -> (B, T, D)"""
+        return self.model.embeddings(inputs)
+
     def encode(self, inputs):
         """(B, 3, H, W) or (B, T) -> (B, E), of length 1"""
         return F.normalize(self.project(self.model(inputs).pooler_output), dim=-1)
 
+    def pooled(self, inputs):
+        """Where the embedding is read: the first position, CLS or what a pooling head gives.  -> (B,)"""
+        return torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
+
     def run(self, hidden, blocks):
         """Some blocks, one after the other.  (N, T, D) -> (N, T, D)"""
+        given = dict(inputs_embeds=hidden, attention_mask=None, past_key_values=None)
+        mask = create_causal_mask(self.model.config, **given) if self.causal else None
         for block in blocks:
-            hidden = block(hidden, None)
+            hidden = block(hidden, mask, is_causal=self.causal)
         return hidden
 
     def rest(self, hidden, layer, inputs):
@@ -83,38 +93,21 @@ class ImageTower(Tower):
 
     patches = slice(1, None)  # after CLS
 
-    def __init__(self, model, project):
-        super().__init__(model, project, model.post_layernorm)
+    def __init__(self, clip):
+        super().__init__(clip.vision_model, clip.visual_projection, clip.vision_model.post_layernorm)
 
     def embed(self, pixels):
-        """What the first block reads.  (B, 3, H, W) -> (B, T, D)"""
         return self.model.pre_layrnorm(self.model.embeddings(pixels))
-
-    def pooled(self, pixels):
-        """Where the embedding is read: CLS.  -> (B,)"""
-        return torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
 
 
 class TextTower(Tower):
-    """CLIP's text tower; its inputs are token ids (B, T)."""
+    """CLIP's text tower; its inputs are token ids (B, T), of which each sees those before it."""
 
     causal = True
 
-    def __init__(self, model, project):
-        super().__init__(model, project, model.final_layer_norm)
-
-    def embed(self, ids):
-        """As ImageTower.embed.  (B, T) -> (B, T, D)"""
-        return self.model.embeddings(ids)
+    def __init__(self, clip):
+        super().__init__(clip.text_model, clip.text_projection, clip.text_model.final_layer_norm)
 
     def pooled(self, ids):
-        """Where the embedding is read: the first EOS, which checkpoints that say 2 mean by the highest id.  -> (B,)"""
-        eos = self.model.eos_token_id
+        eos = self.model.eos_token_id  # of which the first is read; checkpoints that say 2 mean the highest id
         return ids.argmax(dim=-1) if eos == 2 else (ids == eos).int().argmax(dim=-1)
-
-    def run(self, hidden, blocks):
-        """As Tower.run, each position seeing those before it."""
-        mask = create_causal_mask(self.model.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
-        for block in blocks:
-            hidden = block(hidden, mask, is_causal=True)
-        return hidden

@@ -16,10 +16,8 @@ def slope(score, x):
 
 @rival
 def saliency(side):
-    """|dy/dx| summed over channels, the mean over a patch's pixels; |dy/d token embedding| summed over its width.
-
-    In cosine for one unit of normalised pixel or embedding.  (Simonyan, Vedaldi and Zisserman 2014, section 3)
-    """
+    """|dy/dx| summed over channels, the mean over a patch's pixels; |dy/d token embedding| summed over its width; in cosine for one
+    unit of normalised pixel or embedding.  (Simonyan, Vedaldi and Zisserman 2014, section 3)"""
     if side.is_image:
         slopes = slope(lambda x: side.score(side.tower.embed(x), -1), side.inputs)  # (B, 3, H, W)
         return F.adaptive_avg_pool2d(slopes.abs().sum(dim=1), side.clip.grid).flatten(1)
@@ -30,9 +28,8 @@ def saliency(side):
 def gradcam(side):
     """relu(sum_c w_c A_c), A the output of the last block's first layer norm, w_c the mean of dy/dA_c over patches or words.
 
-    In cosine.  Captum's LayerGradCam wants the channels first.  SigLIP's image tower: A is what its pooling head reads.
-    (Selvaraju et al. 2017, equations 1 and 2; the place as in Chefer et al.: the last block's own output has no gradient where
-    the embedding is not read)
+    In cosine.  SigLIP's image tower: A is what its pooling head reads.  (Selvaraju et al. 2017, equations 1 and 2; the place as in
+    Chefer et al.: the last block's own output has no gradient where the embedding is not read)
     """
     last = side.tower.reader
     hidden = side.enter(last)
@@ -49,11 +46,9 @@ def gradcam(side):
 
 @rival
 def chefer(side, blocks=1):
-    """Relevance to the position the embedding is read at: R = I, then R <- R + mean_heads(relu(dy/dA * A)) R, in cosine.
-
-    A: a block's attention probabilities.  Option: blocks=1, the last of each tower.  (Chefer, Gur and Wolf 2021, eqs 5 and 6)
-    SigLIP's image tower: its pooling head counts as the last block, with the probe's row in the place of CLS's.
-    """
+    """Relevance to the position the embedding is read at: R = I, then R <- R + mean_heads(relu(dy/dA * A)) R, A a block's attention
+    probabilities, in cosine.  Option: blocks=1, the last of each tower.  SigLIP's image tower: its pooling head counts as the last
+    block, with the probe's row in the place of CLS's.  (Chefer, Gur and Wolf 2021, equations 5 and 6)"""
     tower, most = side.tower, side.tower.reader + 1
     if not 1 <= blocks <= most:
         raise ValueError(f"blocks is {blocks}: give 1 to {most}")
@@ -75,10 +70,8 @@ def chefer(side, blocks=1):
 @rival
 def gradeclip(side):
     """relu(sum_d w_d v_id s_i) in the last block: w = dy/do where the embedding is read, o the attention's output before its
-    projection; s_i the cosine of key i and the query there, scaled to [0, 1] over patches or words (1 where all are equal).
-
-    In cosine.  SigLIP's image tower: its pooling head is the last block, the probe its query.  (Zhao et al., Grad-ECLIP, ICML 2024)
-    """
+    projection; s_i the cosine of key i and the query there, scaled to [0, 1] over patches or words (1 where all are equal).  In
+    cosine.  SigLIP's image tower: its pooling head is the last block, the probe its query.  (Zhao et al., Grad-ECLIP, ICML 2024)"""
     last, rows = side.tower.reader, torch.arange(len(side.pooled), device=side.pooled.device)
     hidden = side.enter(last)
     *parts, probabilities = side.tower.attention(side.tower.norms[last](hidden), last)
@@ -96,7 +89,7 @@ def nib(side, layer=None, steps=10):
     """Integrated gradients from 0 to h, what block `layer` reads: sum_D of h * 1/n sum_i dy/dh at i h / n, with n steps.
 
     In cosine: ALL positions come to y(h) - y(0) as n grows, which takes thousands: layer norms make y jump close to 0.
-    Options: steps=10; layer, explain's own by default.  Deterministic.  (narrowing information bottleneck, ICLR 2025)
+    Options: steps=10; layer, explain's own by default.  (narrowing information bottleneck, ICLR 2025)
     """
     layer = of_tower(side.clip, side.modality, layer, first=0)["layer"]
     if steps < 2:

@@ -19,10 +19,8 @@ def random(side, seed=0):
 
 @rival
 def kernelshap(side, samples=10, seed=0):
-    """Shapley values of patches and words, which come to y(all) - y(none) together; in or out of a coalition as `Side.keep`.
-
-    In cosine.  Options: samples=10, coalitions drawn a feature; seed=0.  (Lundberg and Lee 2017, section 4.1)
-    """
+    """Shapley values of patches and words, which come to y(all) - y(none) together, in cosine; in or out of a coalition as
+    `Side.keep`.  Options: samples=10, coalitions drawn a feature; seed=0.  (Lundberg and Lee 2017, section 4.1)"""
     check_positive(samples=samples)
     return [shapley(one, samples, seed) for one in side.singles()]
 
@@ -43,8 +41,7 @@ def rise(side, image_masks=2000, text_masks=200, p=0.5, cells=8, seed=0):
     """The mean y over random masks that keep a share p, weighted by how much of the position each keeps, in cosine.
 
     Options: image_masks=2000, smooth, of cells=8 each way; text_masks=200; p=0.5; seed=0; what is not kept as in `Side.keep`.
-    Divided by the sum of the masks, not its expectation: the same limit, less noise.  (Petsiuk, Das and Saenko 2018, section 3)
-    """
+    Divided by the sum of the masks, not its expectation: less noise.  (Petsiuk, Das and Saenko 2018, section 3)"""
     check_positive(image_masks=image_masks, text_masks=text_masks, p=p, cells=cells)
     return [masked_mean(one, image_masks if side.is_image else text_masks, p, cells, seed) for one in side.singles()]
 

@@ -2,30 +2,30 @@
 
 python tests/benchmarks/speed.py --json speed.json      # about 25 minutes on 2 cores; --device cuda, --dtype bfloat16
 
-A CLIP of exactly the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both
-modalities.  The rows from `naive` to `ours` leave out more and more of what is not needed, for the same maps; those with 4
-antithetic samples do less, for maps that agree as well over seeds (see quality.py).  All rows are timed in turn within one process,
-each `--repeats` times, a short one as often as fits in SPAN seconds.  Printed are medians, and those of the ratios against the
-`naive` of the same turn, with the least and the greatest: the speed of a shared machine comes and goes.
+A CLIP of the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both modalities.  The
+rows from `naive` to `ours` leave out more and more of what is not needed, for the same maps; 4 antithetic samples do less, for
+maps that agree as well over seeds (quality.py).  The rows take turns, `--repeats` times, a short one as often as fits in SPAN
+seconds.  Printed are medians, and those of the ratios against the `naive` of the same turn, with the least and the greatest.
 """
 
-import argparse
 import json
 import time
+from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import torch
+from common import options, random_clip
 from einops import reduce, repeat
-from scenes import scenes
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from m2ib_lite import explain, load_model
 from m2ib_lite.bottleneck import START, capacity, inject
+from m2ib_lite.data import load_pairs
 from m2ib_lite.explain import noise_source
-from m2ib_lite.hooks import replace
+from m2ib_lite.hooks import capture, replace
 from m2ib_lite.metrics import rank_correlation
-from m2ib_lite.models import Clip, Tower, pick_device
+from m2ib_lite.models import Tower, pick_device
 from m2ib_lite.rivals import RIVALS
 
 LAYER, BETA, SIGMA2, STEPS, SAMPLES, SEED = 9, 0.1, 1.0, 10, 10, 0
@@ -34,22 +34,9 @@ RISE_SHARE = 20  # RISE is timed with 2,000 / 20 masks and its time multiplied: 
 CAPTION = "we can see two mice and a piece of cheese on the grass"
 
 
-def vit_b32(device, dtype):
-    """A Clip of ViT-B/32 size, random weights; its words are the testbed's."""
-    tokenizer = load_model("testbed", "cpu").tokenizer
-    text = dict(hidden_size=512, intermediate_size=2048, num_attention_heads=8, pad_token_id=0, bos_token_id=2, eos_token_id=3)
-    vision = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12, image_size=224, patch_size=32)
-    torch.manual_seed(SEED)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512))
-    model = model.to(device, dtype).eval().requires_grad_(False)
-    return Clip(model, tokenizer, CLIPImageProcessorPil(), "ViT-B/32, random weights", {})
-
-
 def naive(clip, images, captions, learning=True, both=True):
-    """The released procedure for one pair: at each step both whole towers on ten copies, gradients to all weights.  -> maps
-
-    learning=False: gradients to alpha alone; both=False: the other tower runs once.
-    """
+    """The released procedure for one pair: at each step both whole towers (not both: the other one once) on ten copies, gradients
+    to all weights (not learning: to alpha alone).  -> maps"""
     pixels, text = clip.pixels(images), clip.tokens(captions)
     maps = [naive_map(clip, tower, pixels, text, learning, both) for tower in clip.towers]
     clip.model.requires_grad_(False).zero_grad()
@@ -62,10 +49,9 @@ def naive_map(clip, tower, pixels, text, learning, both):
     inputs = {clip.image: pixels, clip.text: text.ids}
     own, other = inputs[tower], clip.image if tower is clip.text else clip.text
     target = None if both else other.encode(inputs[other])
-    states = []
-    with replace(tower.blocks[LAYER], lambda R: states.append(R.detach()) or R):
+    with capture(tower.blocks[LAYER]) as states:
         tower.encode(own)
-    R = states[0]
+    R = states[0].detach()
     alpha = torch.full_like(R, START, dtype=torch.float32, requires_grad=True)
     adam = torch.optim.Adam([alpha], lr=1.0)
     draw = noise_source(SEED, own, SAMPLES, [R.shape[1]], R.shape[2])
@@ -83,27 +69,27 @@ def naive_map(clip, tower, pixels, text, learning, both):
 
 
 def ours(clip, images, captions, samples=SAMPLES, antithetic=False):
-    """Exactly the work of `naive`, unless told otherwise."""
-    options = dict(layer=LAYER, beta=BETA, sigma2=SIGMA2, steps=STEPS, samples=samples, antithetic=antithetic, seed=SEED)
-    return explain(clip, images, captions, batch_size=len(images), progress=False, **options)
+    """The work of `naive`, unless told otherwise."""
+    settings = dict(layer=LAYER, beta=BETA, sigma2=SIGMA2, steps=STEPS, samples=samples, antithetic=antithetic, seed=SEED)
+    return explain(clip, images, captions, batch_size=len(images), progress=False, **settings)
 
 
 def whole_last_block(clip, images, captions):
     """`ours` where the last block runs for every position, not for the one alone that is read."""
-    quick = Tower.last_block
-    Tower.last_block = lambda tower, hidden, at: tower.run(hidden, tower.blocks[-1:])[torch.arange(len(at), device=at.device), at]
-    try:
+
+    def whole(tower, hidden, at):
+        return tower.run(hidden, tower.blocks[-1:])[torch.arange(len(at), device=at.device), at]
+
+    with patch.object(Tower, "last_block", whole):
         return ours(clip, images, captions)
-    finally:
-        Tower.last_block = quick
 
 
 def rows(clip):
     """name -> (function without arguments, pairs that it explains, factor on its time)"""
-    image = scenes(1, seed=SEED)[0].image
+    image = load_pairs("scenes", 1)[0].image
 
-    def asked(method, pairs=1, factor=1, **options):
-        return lambda: method(clip, [image] * pairs, [CAPTION] * pairs, **options), pairs, factor
+    def asked(method, pairs=1, factor=1, **settings):
+        return lambda: method(clip, [image] * pairs, [CAPTION] * pairs, **settings), pairs, factor
 
     quiet, few = dict(progress=False), dict(samples=4, antithetic=True)
     return {
@@ -124,8 +110,6 @@ def rows(clip):
 
 def timed(function, device):
     """-> the mean seconds of the runs that begin within SPAN seconds, what the last gave"""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
     start, seconds, runs = time.perf_counter(), 0, 0
     while seconds < SPAN:
         result, runs = function(), runs + 1
@@ -142,12 +126,10 @@ def work(function):
     return counter.get_total_flops()
 
 
-def least_work(clip, captions=(CAPTION,)):
-    """What the method itself asks for: the blocks after `layer` forward and backward to alpha, steps times samples.
-
-    In the last block only the token that is read; its query reads the others through the weights of the keys and the values.
-    """
-    lengths, total = [clip.grid[0] * clip.grid[1] + 1, int(clip.tokens(list(captions)).valid.sum())], 0
+def least_work(clip):
+    """What the method itself asks for: the blocks after `layer` forward and backward to alpha, steps times samples; in the last
+    block only the token that is read, whose query reads the others through the weights of the keys and the values."""
+    lengths, total = [clip.grid[0] * clip.grid[1] + 1, int(clip.tokens([CAPTION]).valid.sum())], 0
     for tower, T in zip(clip.towers, lengths, strict=True):
         D, after = tower.project.in_features, len(tower.blocks) - 1 - LAYER
         whole = 2 * T * 12 * D * D + 4 * T * T * D  # four projections, the MLP's two of four times the width, attention
@@ -157,14 +139,14 @@ def least_work(clip, captions=(CAPTION,)):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto")
+    parser = options(__doc__)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json")
     args = parser.parse_args()
     device = pick_device(args.device)
-    clip = vit_b32(device, getattr(torch, args.dtype))
+    tokenizer = load_model("testbed", "cpu").tokenizer
+    clip = random_clip("ViT-B/32", tokenizer, device, getattr(torch, args.dtype), pad_token_id=0, bos_token_id=2, eos_token_id=3)
     asked = rows(clip)
     times, results = {name: [] for name in asked}, {}
     for _ in range(args.repeats):
@@ -184,8 +166,7 @@ def main():
     print(f"Spearman with the naive maps: {agreement}; {device}, {args.dtype}, {torch.get_num_threads()} threads")
     if args.json:
         facts = dict(device=str(device), dtype=args.dtype, threads=torch.get_num_threads(), repeats=args.repeats)
-        with open(args.json, "w") as file:
-            json.dump(dict(facts, spearman=agreement, rows=table.to_dict("index")), file, indent=1)
+        Path(args.json).write_text(json.dumps(dict(facts, spearman=agreement, rows=table.to_dict("index")), indent=1))
 
 
 if __name__ == "__main__":

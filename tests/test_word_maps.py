@@ -1,0 +1,110 @@
+import matplotlib.pyplot as plt
+import pytest
+import torch
+import torch.nn.functional as F
+from families import sentencepieces, siglip_folder
+from test_rivals import Toy, toy_side
+
+from m2ib_lite import explain, explain_words, load_model
+from m2ib_lite.data import load_pairs
+from m2ib_lite.rivals import RIVALS
+from m2ib_lite.word_maps import what_words_add
+
+CAPTION = "a star and two violins"
+QUICK = dict(M2IB=dict(steps=3, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=40))
+
+
+def peak_inside(heat, boxes):
+    y, x = divmod(int(heat.argmax()), heat.shape[1])
+    return any(box.x <= x < box.x + box.w and box.y <= y < box.y + box.h for box in boxes)
+
+
+def test_what_a_word_adds_is_the_models_own_embedding_less_that_without_it(clip):
+    ids = clip.tokens([CAPTION]).ids  # BOS, five words, EOS
+    blanked = ids.repeat(2, 1)
+    blanked[0, 2], blanked[1, 4:6] = clip.blank, clip.blank
+    with torch.no_grad():
+        e = F.normalize(clip.model.get_text_features(torch.cat([ids, blanked])).pooler_output, dim=-1)
+    groups = [torch.tensor([place in group for place in range(5)]) for group in ({1}, {3, 4})]
+    torch.testing.assert_close(what_words_add(clip, CAPTION, groups), e[0] - e[1:], rtol=0, atol=1e-5)
+    found = explain_words(clip, load_pairs("scenes", 1)[0], CAPTION, ["star", "two violins"], "saliency")
+    torch.testing.assert_close(found.weights, (e[0] - e[1:]).norm(dim=1), rtol=0, atol=1e-5)
+
+
+class TwoWays(Toy):
+    """A linear tower with an embedding of two numbers, each with weights of its own."""
+
+    def rest(self, hidden, layer, inputs):
+        return torch.stack([(hidden * weights).sum(dim=(1, 2)) for weights in (self.weights, self.weights.flip(0))], dim=1)
+
+
+def test_each_word_of_a_toy_gets_the_weights_of_its_own_direction():
+    draw = torch.Generator().manual_seed(1)
+    tower = TwoWays(torch.randn(17, 12, generator=draw))
+    side = toy_side(tower, torch.randn(1, 3, 8, 8, generator=draw), 0)
+    found = RIVALS["saliency"].scores(side.towards(torch.eye(2)))
+    for row, weights in zip(found, (tower.weights, tower.weights.flip(0)), strict=True):
+        torch.testing.assert_close(row, weights.abs().sum(dim=1)[1:] / 4)
+
+
+@pytest.mark.parametrize("method", ["M2IB", *RIVALS])
+def test_a_word_has_the_same_map_alone_and_beside_others(clip, pairs, method):
+    options = QUICK.get(method, {})
+    found = explain_words(clip, pairs[0], CAPTION, method=method, **options)
+    alone = explain_words(clip, pairs[0].image, CAPTION, ["star"], method, **options)
+    assert found.words == CAPTION.split()
+    assert found.maps.image_maps.shape == (5, 7, 7)
+    torch.testing.assert_close(alone.maps.image_maps[0], found.maps.image_maps[1], rtol=1e-3, atol=1e-4)
+    assert found.heat("star").shape == (112, 112)
+    assert (found.heat("star") == found.heat(1)).all()
+
+
+def test_the_words_own_maps_point_where_the_captions_map_cannot(clip):
+    pairs = [pair for pair in load_pairs("scenes", 40) if len(pair.words()) > 1][:8]
+    own, whole = [], []
+    for pair in pairs:
+        found, heat = explain_words(clip, pair, layer=0, beta=1.0), explain(clip, pair, modality="image").heat(0)
+        for word in pair.words():
+            boxes = [box for box in pair.boxes if box.word == word]
+            own.append(peak_inside(found.heat(word), boxes))
+            whole.append(peak_inside(heat, boxes))
+    assert sum(own) > 0.75 * len(own)
+    assert sum(own) > 1.5 * sum(whole)
+
+
+def test_a_word_that_changes_nothing_has_no_weight_and_no_map(clip, pairs, monkeypatch):
+    monkeypatch.setattr("m2ib_lite.word_maps.LEAST", 0.1)
+    found = explain_words(clip, pairs[0], CAPTION, method="saliency")
+    assert found.weights[0] == 0  # "a"
+    assert not found.maps.image_maps[0].any()
+    assert found.maps.image_maps[1].any()
+    assert repr(found).startswith(f"<WordMaps of {CAPTION!r} by saliency, in cosine; weights: a 0.00, star 0.")
+
+
+def test_the_plot_has_a_panel_for_each_word_and_is_fainter_where_it_weighs_less(clip, pairs):
+    figure = explain_words(clip, pairs[0], CAPTION, method="saliency").plot(columns=4)
+    drawn = [ax for ax in figure.axes if ax.images]
+    assert [ax.get_title().split()[0] for ax in drawn[1:]] == CAPTION.split()
+    faintness = [ax.images[-1].get_alpha() for ax in drawn[1:]]
+    assert faintness[0] < faintness[1] <= faintness[4] == 0.6  # "a", "star", "violins"
+    assert len(figure.axes) == 8
+    plt.close(figure)
+
+
+def test_siglips_words_are_joined_from_their_pieces(tmp_path, pairs):
+    siglip = load_model(str(siglip_folder(tmp_path, sentencepieces)), "cpu")
+    found = explain_words(siglip, pairs[0].image, "two owls and a violin", steps=2, samples=2)
+    assert found.words == ["two", "owls", "and", "a", "violin"]
+    assert found.maps.image_maps.isfinite().all()
+
+
+def test_bad_words_and_methods_are_refused_by_name(clip, pairs):
+    with pytest.raises(ValueError, match="'dog' does not stand in the caption 'a star and two violins'"):
+        explain_words(clip, pairs[0], CAPTION, ["dog"])
+    with pytest.raises(ValueError, match="method is 'm2ib': give one of M2IB, saliency"):
+        explain_words(clip, pairs[0], CAPTION, method="m2ib")
+    found = explain_words(clip, pairs[0], "a star and a violin", method="saliency")
+    with pytest.raises(ValueError, match="'a' stands 2 times among"):
+        found.heat("a")
+    with pytest.raises(IndexError, match="no pair 5"):
+        found.heat(5)
