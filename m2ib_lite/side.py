@@ -123,10 +123,8 @@ class Side:
 
 
 def sides(clip, images, captions, layers=(0, 0)):
-    """Both towers of pairs, each with the other's embedding as its target.  -> image Side, text Side, the captions' tokens
-
-    layers: the block of each tower whose output its `hidden` is; one pass of a tower gives both that and its embedding.
-    """
+    """Both towers of pairs, each with the other's embedding as its target.  layers: the block of each whose output its `hidden`
+    is; one pass of a tower gives both.  -> image Side, text Side, the captions' tokens"""
     pixels, text = clip.pixels(images), clip.tokens(captions)
     image_embedding, patches = encode(clip.image, pixels, layers[0])
     text_embedding, words = encode(clip.text, text.ids, layers[1])
@@ -157,9 +155,7 @@ def pair_up(images, captions):
 
 def attribute_sides(scores, clip, images, captions, batch_size, progress, modality, layers=(0, 0), **kind):
     """scores(side) -> one vector (n,) a pair, for both towers or one, batch by batch on the frozen model.  -> Attribution
-
-    layers: as in `sides`.  kind: the Attribution's method and unit.
-    """
+    layers: as in `sides`.  kind: the Attribution's method and unit."""
     check_positive(batch_size=batch_size)
     maps, tokens = {name: [] for name in asked(modality)}, []
     images, captions = pair_up(images, captions)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from textwrap import shorten
 
 import torch
-from einops import rearrange
 
 from .towers import ImageTower, TextTower
 
@@ -36,7 +35,7 @@ class Clip:
     fixed_length = False  # whether captions are padded to all the positions, and the padding is read
 
     def __init__(self, model, tokenizer, processor, name, defaults):
-        self.model, self.tokenizer, self.processor, self.name = model, tokenizer, processor, name
+        self.model, self.device, self.tokenizer, self.processor, self.name = model, model.device, tokenizer, processor, name
         self.towers = self.image, self.text = tuple(kind(model) for kind in self.kinds)
         self.patch = model.config.vision_config.patch_size
         self.grid = (model.config.vision_config.image_size // self.patch,) * 2
@@ -49,10 +48,6 @@ class Clip:
         defaults = ", ".join(f"{option} {values}" for option, values in self.defaults.items())
         return f"{type(self).__name__} {self.name}: {gh} x {gw} patches, {blocks}, on {self.device}; {defaults}"
 
-    @property
-    def device(self):
-        return self.model.device
-
     def untrained(self, seed=0):
         """A Clip of the same shape with the weights that its family's training starts from, drawn on the CPU and left there."""
         with torch.random.fork_rng(devices=[]):  # transformers takes no generator here, it draws from the CPU's global one
@@ -63,10 +58,6 @@ class Clip:
     def like(self, model):
         """Another model of the same family and shape, used as this one."""
         return type(self)(model, self.tokenizer, self.processor, self.name, self.defaults)
-
-    def to_grid(self, scores):
-        """The scores of the patches, CLS dropped, on their grid.  (B, T) -> (B, gh, gw)"""
-        return rearrange(scores[:, self.image.patches], "b (gh gw) -> b gh gw", gh=self.grid[0])
 
     def pixels(self, images):
         """RGB PIL images through the checkpoint's own preprocessing.  -> (B, 3, H, W) on the model's device"""
