@@ -69,6 +69,15 @@ def test_one_image_many_images_paths_and_arrays_are_the_same(clip, pairs, tmp_pa
         close(first, 0, explain(clip, images, caption, **QUICK), 0, tolerance=0)
 
 
+def test_tensors_with_channels_first_are_images_too(clip, pairs):
+    images, captions = [pair.image for pair in pairs[:2]], [pair.caption for pair in pairs[:2]]
+    tensors = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 for image in images])
+    expected = explain(clip, images, captions, **QUICK)
+    for i in range(2):
+        close(explain(clip, tensors, captions, **QUICK), i, expected, i, tolerance=0)
+        close(explain(clip, tensors[i], captions[i], **QUICK), 0, expected[i], 0)
+
+
 def test_one_of_either_serves_all_of_the_other_and_pairs_bring_their_captions(clip, pairs):
     images, captions = [pair.image for pair in pairs[:2]], [pair.caption for pair in pairs[:2]]
     together = ask(clip, pairs[:2])
