@@ -123,7 +123,7 @@ def test_a_box_is_kept_inside_its_picture(images):
         ('{"image": "captions.jsonl", "caption": "a cat"}', "not an image"),
         ('{"image": ".", "caption": "a cat"}', "Is a directory, give an image file"),
         ('{"image": "a.png", "caption": "a cat", "boxes": {"label": "cat"}}', "JSON list"),
-        ('{"image": "a.png", "caption": "a cat", "boxes": "[{"}', "boxes cannot be read"),
+        ('{"image": "a.png", "caption": "a cat", "boxes": "[{"}', "box .* cannot be read"),
         (
             json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, wide=3)])),
             "'wide'.*: give a JSON list of objects",
@@ -131,14 +131,14 @@ def test_a_box_is_kept_inside_its_picture(images):
         ("null", "not a JSON object"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, w=0)])), "above zero"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, w=0.4)])), "above zero"),
-        (json.dumps(dict(image="a.png", caption="cats", boxes=[CAT])), "word 'cat': give one word as the caption writes it"),
-        (json.dumps(dict(image="a.png", caption="a big cat", boxes=[dict(CAT, word="big cat")])), "word 'big cat': give one word"),
+        (json.dumps(dict(image="a.png", caption="cats", boxes=[CAT])), "word 'cat' is none of the caption's"),
+        (json.dumps(dict(image="a.png", caption="a big cat", boxes=[dict(CAT, word="big cat")])), "word 'big cat' is none"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=float("nan"))])), "NaN"),
-        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, named="no")])), "named that is no bool"),
+        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, named="no")])), "another kind.*named, a bool"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=40)])), "outside the picture of 40 x 30 pixels"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[{"label": "cat"}])), "missing 4 required"),
         (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x="3")])), "type str"),
-        ('{"image": "https://host/a.png", "caption": "a cat"}', "is an address: fetch them with `img2dataset"),
+        ('{"image": "https://host/a.png", "caption": "a cat"}', "is an address: fetch them, as README says, with `img2dataset"),
         ('{"image": "a.png", "caption": "https://host/a.png"}', "give the caption first"),
         ('{"image": "a.png", "caption": "a cat", "boxes": [], "mask_file_name": "no.png"}', "No such file"),
         ('{"image": "a.png", "caption": "a cat", "boxes": [], "mask_file_name": "a.png"}', "give a gray one of the image's size"),
@@ -182,13 +182,14 @@ def test_a_bad_csv_is_refused_by_name(images, content, message):
     ("source", "options", "error", "message"),
     [
         ("no/such/data", {}, FileNotFoundError, "no data 'no/such/data': give scenes, radiographs, retrieval, photographs"),
-        (".", {}, FileNotFoundError, r"has no tables: give it one of metadata\.jsonl"),
+        (".", {}, FileNotFoundError, r"has 0 tables: give it one of metadata\.jsonl"),
         ("scenes", {"count": 0}, ValueError, "count is 0"),
         ("scenes", {"count": "8"}, ValueError, "count is '8'"),
         ("scenes", {"seed": -1}, ValueError, "seed is -1"),
         (7, {}, TypeError, "not from int"),
+        (pd.DataFrame({"image": ["a.png"]}), {}, TypeError, r"not from DataFrame: .*pandas df\.to_dict\('records'\)"),
         ([], {}, ValueError, "list has no pairs"),
-        ({"train": [], "test": []}, {}, ValueError, "dict of train, test is no list of rows"),
+        ({"train": [], "test": []}, {}, TypeError, "not from dict: of a dict of splits give one"),
         (__file__, {}, ValueError, r"is no \.csv, \.jsonl, \.tsv, \.parquet, \.tar"),
     ],
 )
@@ -215,7 +216,7 @@ def test_a_tsv_has_caption_then_image_and_no_header(images):
     data = load_pairs(images / "cc.tsv")
     assert data.ids == ["cc.tsv, line 1", "c.png", "a dog", "cc.tsv, line 5", "a.png"]
     assert (data[1].caption, data[1].image.size) == ("a cat", (40, 30))
-    for i, message in ((0, "the 2 columns caption, image"), (2, "give the caption first"), (3, "the 2 columns caption, image")):
+    for i, message in ((0, "the columns caption, image"), (2, "give the caption first"), (3, "the columns caption, image")):
         with pytest.raises(ValueError, match=message):
             data[i]
 
@@ -426,23 +427,13 @@ def test_pictures_of_a_parquet_file_are_checked_by_us(tmp_path, monkeypatch):
         data[0]
 
 
-@pytest.mark.parametrize(
-    ("table", "command"),
-    [
-        (
-            "cc.tsv",
-            r"{ printf 'caption\timage\n'; cat cc.tsv; } > headed.tsv && img2dataset --url_list headed.tsv --input_format tsv ",
-        ),
-        ("cc.csv", "`img2dataset --url_list cc.csv --input_format csv --url_col image --caption_col caption "),
-    ],
-)
-def test_a_table_of_addresses_is_refused_with_the_command_that_fetches_them(tmp_path, table, command):
+@pytest.mark.parametrize("table", ["cc.tsv", "cc.csv"])
+def test_a_table_of_addresses_is_refused_with_the_command_that_fetches_them(tmp_path, table):
     write_csv(tmp_path, [("caption", "image"), ("a cat", "http://host/a.jpg"), ("a dog", "https://host/b.jpg")], "cc.csv")
     (tmp_path / "cc.tsv").write_text("a cat\thttp://host/a.jpg\na dog\thttps://host/b.jpg\n")
-    with pytest.raises(ValueError, match=f"the images of {table} are addresses: fetch them with ") as caught:
+    command = f"`img2dataset --url_list {table} --url_col image --caption_col caption"
+    with pytest.raises(ValueError, match=f"the images of {table} are addresses: fetch them, as README says, with {command}"):
         load_pairs(tmp_path / table)
-    assert command in str(caught.value)
-    assert "--output_folder pictures`" in str(caught.value)
 
 
 def test_an_image_folder_of_hugging_face_is_read_with_its_masks(images):
@@ -489,13 +480,6 @@ def test_a_hundred_thousand_lines_are_listed_in_seconds(tmp_path):
     started = time.process_time()
     assert load_pairs(tmp_path).ids[-1] == "99999.png"
     assert time.process_time() - started < 5  # one on an idle core
-
-
-def test_a_table_of_pandas_is_refused_with_what_to_give():
-    table = pd.DataFrame({"image": ["a.png"], "caption": ["a cat"]})
-    with pytest.raises(TypeError, match=r"DataFrame of pandas .*: give df\.to_dict\('records'\)"):
-        load_pairs(table)
-    assert len(load_pairs(table.to_dict("records"))) == 1
 
 
 def test_photographs_are_real_pictures_whose_boxes_and_words_fit():

@@ -4,7 +4,6 @@ import errno
 import io
 import warnings
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,38 +39,38 @@ def open_image(source):
         source = np.moveaxis(source, 0, -1) if source.ndim == 3 else source
     is_array = hasattr(source, "__array__") and not isinstance(source, Image.Image)
     image = _from_array(np.asarray(source)) if is_array else decode(source)
-    if 0 in image.size:
-        raise ValueError(f"an image of {image.width} x {image.height} pixels has nothing to explain: give one with pixels")
-    if max(image.size) > MOST_STRETCHED * min(image.size):  # a model's preprocessing would enlarge it to gigabytes
-        raise ValueError(f"an image of {image.width} x {image.height} pixels is a line: crop it")
-    return _to_rgb(image)
+    if not 0 < max(image.size) <= MOST_STRETCHED * min(image.size):  # a model's preprocessing would enlarge a line to gigabytes
+        raise ValueError(f"an image of {image.width} x {image.height} pixels is a line or has none: crop it, or give another")
+    if image.mode.startswith(("I", "F")):  # PIL would clip 16 bits to 255, not scale them
+        values = np.asarray(image)
+        if image.mode != "F":
+            if not 0 <= values.min() <= values.max() <= 65535:
+                raise ValueError(f"an image of mode {image.mode} holds 16 bits, 0 to 65535: rescale it")
+            values = values.astype(np.uint16)
+        image = _from_array(values)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def decode(source):
     """A path, a file's bytes or a PIL image as a PIL image of its own mode, its pixels in memory; errors as of `open_image`."""
-    if isinstance(source, Image.Image):
-        with _named("the PIL image"):
-            source.load()
-        return source
-    if not isinstance(source, str | Path | bytes):
+    if not isinstance(source, Image.Image | str | Path | bytes):
         raise TypeError(f"an image is a path, a PIL image, an array, a tensor or bytes, not {type(source).__name__}")
-    name, file = ("the image", io.BytesIO(source)) if isinstance(source, bytes) else (source, source)
-    with _named(name), Image.open(file, formats=FORMATS) as image:
-        image.load()
-        return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
-
-
-@contextmanager
-def _named(name):
-    """What Pillow raises for a bad picture as a ValueError that names it; a fault of the machine stays what it is."""
+    name = source if isinstance(source, str | Path) else "the image"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: save it smaller") from error
+            if isinstance(source, Image.Image):
+                source.load()
+                return source
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)  # a phone's photo as its viewer shows it
     except MemoryError:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: save it smaller") from error
     except Exception as error:  # for a broken file Pillow raises SyntaxError, struct.error and more
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a broken file may send it to no place in it
             raise OSError(error.errno, f"{error.strerror}, give an image file that can be read", str(name)) from error
@@ -92,16 +91,3 @@ def _from_array(array):
     elif array.dtype != np.uint8:
         raise ValueError(f"an image array is uint8, uint16 or float, not {array.dtype}: convert it")
     return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)
-
-
-def _to_rgb(image):
-    if image.mode.startswith(("I", "F")):  # PIL would clip 16 bits to 255, not scale them
-        values = np.asarray(image)
-        if image.mode.startswith("I") and not 0 <= values.min() <= values.max() <= 65535:
-            raise ValueError(f"an image of mode {image.mode} holds 16 bits, 0 to 65535: rescale it")
-        return _from_array(values if image.mode == "F" else values.astype(np.uint16)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        image = white
-    return image.convert("RGB")

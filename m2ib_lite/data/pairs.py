@@ -63,18 +63,15 @@ def hull(mask):
 
 
 class Pairs(Sequence):
-    """Pairs that are each read, from its Record, when it is asked for, and not kept.  Made by `load_pairs`.
-
-    data[i] is a Pair, data[a:b] again Pairs, iteration reads one after the other.
-    """
+    """Pairs that are each read, from its Record, when it is asked for, and not kept: data[i] is a Pair, data[a:b] again Pairs."""
 
     def __init__(self, records):
         self._records = records
-        places = {}
+        first = {}
         for record in records:
-            if record.id in places:
-                raise ValueError(f"two pairs have the id {record.id!r}, {places[record.id]} and {record.where}: give each its own")
-            places[record.id] = record.where
+            other = first.setdefault(record.id, record)
+            if other is not record:
+                raise ValueError(f"two pairs have the id {record.id!r}, {other.where} and {record.where}: give each its own")
 
     def __len__(self):
         return len(self._records)
@@ -96,10 +93,7 @@ class Pairs(Sequence):
         return [record.id for record in self._records]
 
     def digest(self):
-        """A hash of what is known of the pairs without opening an image, in their order.
-
-        Texts, boxes, the images' names and their files' bytes, counted, not read; of a `datasets.Dataset` its fingerprint.
-        """
+        """A hash of what is known without opening an image: texts, boxes, image files' names and sizes; a Dataset's fingerprint."""
         state = hashlib.blake2b(digest_size=16)
         for record in self._records:
             state.update(repr(record.content()).encode() + b"\n")

@@ -16,22 +16,22 @@ from .pairs import Box, Pair
 OTHERS = {"image": ("file_name", "jpg", "jpeg", "png", "webp"), "caption": ("text", "txt")}  # names that do as well
 PROBLEM, DRAWN_IN = ("problem",), ("width", "height")  # columns of our own, which no table has: their names are no text
 ADDRESSES = ("http://", "https://")
-FORM = "give a JSON list of objects with label, x, y, w, h in pixels, and perhaps word and named"
+FETCH = "fetch them, as README says, with `img2dataset --url_list {} --url_col {} --caption_col {} ...`, then give their folder"
+FORM = (
+    "give a JSON list of objects with label, x, y, w, h in pixels, w and h above zero, perhaps named, a bool, and a caption's word"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Row `index` of `rows`, a dict of columns; `columns` are the names asked for those of image and caption.
-
-    where: its place, for messages.  folder: what the paths in it are relative to.
-    """
+    """Row `index` of `rows`, a dict of columns, of which two are asked for as image and caption."""
 
     id: str
-    where: str
+    where: str  # for messages
     rows: Sequence
     index: int
     columns: tuple[str, str]
-    folder: Path
+    folder: Path  # that its paths are relative to
 
     def read(self):
         """The pair, its image opened.  ValueError, TypeError or OSError where it is bad."""
@@ -44,12 +44,14 @@ class Record:
         check_caption(caption)
         if caption.startswith(ADDRESSES):
             raise ValueError(f"its caption {caption} is an address: give the caption first, then the image")
-        boxes = parse_boxes(row.get("boxes"))
-        check_words(boxes, caption)
+        boxes = parse_boxes(row.get("boxes"), caption)
         image = self._open(image, row.get("status"))
         boxes = [fit(box, row.get(DRAWN_IN, image.size), image.size) for box in boxes]
         if row.get("mask_file_name"):
-            boxes = with_masks(boxes, np.asarray(decode(self.folder / row["mask_file_name"])), image.size)
+            bits = np.asarray(decode(self.folder / row["mask_file_name"]))
+            if bits.shape != (image.height, image.width) or bits.dtype.kind not in "ui":
+                raise ValueError(f"its mask is {bits.shape} {bits.dtype}: give a gray one of the image's size, 2**k for box k")
+            boxes = [replace(box, mask=bits >> k & 1 == 1) for k, box in enumerate(boxes)]
         return Pair(image, caption, boxes, self.id)
 
     def _open(self, image, status):
@@ -58,7 +60,7 @@ class Record:
         if isinstance(image, Mapping):  # as `datasets` gives an image that it does not decode
             image = image.get("bytes") or image.get("path")
         if isinstance(image, str) and image.startswith(ADDRESSES):
-            raise ValueError(f"its image {image} is an address: {fetching('TABLE.csv', *self.columns)}")
+            raise ValueError(f"its image {image} is an address: {FETCH.format('TABLE', *self.columns)}")
         return open_image(self.folder / image if isinstance(image, str | Path) else image)
 
     def content(self):
@@ -75,61 +77,32 @@ class Record:
         return self.id, self.columns, known
 
 
-def parse_boxes(entries):
-    """A list of dicts, its JSON, or nothing -> a list of Box.  ValueError, which names the entry, for anything else."""
+def parse_boxes(entries, caption):
+    """A list of dicts, its JSON, or nothing -> a list of Box.  ValueError for anything else, which names the entry."""
+    boxes, words = [], re.findall(r"\w+", caption)
+    entry = entries = entries or []
     try:
-        entries = json.loads(entries) if entries and isinstance(entries, str) else entries or []
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its boxes cannot be read ({error}): {FORM}") from error
-    if not isinstance(entries, list):
-        raise ValueError(f"its boxes are {entries!r}: {FORM}")
-    return [_parse_box(entry) for entry in entries]
-
-
-def _parse_box(entry):
-    try:
-        box = Box(**entry, mask=None)
-        box = replace(box, **{side: round(getattr(box, side)) for side in "xywh"})
-    except (TypeError, ValueError, OverflowError) as error:
+        for entry in json.loads(entries) if isinstance(entries, str) else entries:
+            box = Box(**entry, mask=None)
+            box = replace(box, **{side: round(getattr(box, side)) for side in "xywh"})
+            if not isinstance(box.named, bool) or {type(box.label), type(box.word)} != {str} or min(box.w, box.h) <= 0:
+                raise ValueError("it has a value of another kind")
+            if box.named and box.word and box.word not in words:
+                raise ValueError(f"its word {box.word!r} is none of the caption's")
+            boxes.append(box)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"its box {entry!r} cannot be read ({error}): {FORM}") from error
-    for name, kind in (("label", str), ("word", str), ("named", bool)):
-        if not isinstance(getattr(box, name), kind):
-            raise ValueError(f"its box {entry!r} has a {name} that is no {kind.__name__}: {FORM}")
-    if box.w <= 0 or box.h <= 0:
-        raise ValueError(f"its box {entry!r} is empty: give w and h above zero once rounded")
-    return box
-
-
-def check_words(boxes, caption):
-    """ValueError where a named box's word is none of the caption's."""
-    known = re.findall(r"\w+", caption)
-    for box in boxes:
-        if box.named and box.word and box.word not in known:
-            raise ValueError(f"its box {box.label!r} has the word {box.word!r}: give one word as the caption writes it")
+    return boxes
 
 
 def fit(box, drawn_in, size):
-    """A box drawn in a picture of (width, height) drawn_in, in the same picture at another size; what sticks out is cut off.
-
-    ValueError for a box that lies wholly outside.
-    """
-    left, right = _span(box.x, box.w, drawn_in[0], size[0])
-    top, bottom = _span(box.y, box.h, drawn_in[1], size[1])
-    if left >= right or top >= bottom:
+    """A box drawn in a picture of size drawn_in, in that picture at another size, cut at its edges; ValueError outside."""
+    place, extent, drawn_in, size = np.array([(box.x, box.y), (box.w, box.h), drawn_in, size], object)  # of Python's whole numbers
+    start = np.maximum(0, place * size // drawn_in)
+    end = np.minimum(size, -(-(place + extent) * size // drawn_in))  # rounded up
+    if (start >= end).any():
         raise ValueError(f"its {box} lies outside the picture of {drawn_in[0]} x {drawn_in[1]} pixels: give pixels inside it")
-    return replace(box, x=left, y=top, w=right - left, h=bottom - top)
-
-
-def _span(start, length, before, after):
-    """Start and end, in a picture `after` pixels long, of what was drawn in one of `before`; whole pixels, none too few."""
-    return max(0, start * after // before), min(after, -(-(start + length) * after // before))
-
-
-def with_masks(boxes, bits, size):
-    """The boxes, each with its pixels in a bit map of (H, W) whole numbers: box k is there where 2**k is set."""
-    if bits.shape != (size[1], size[0]) or bits.dtype.kind not in "ui":
-        raise ValueError(f"its mask is {bits.shape} {bits.dtype}: give a gray one of the image's size, 2**k for box k")
-    return [replace(box, mask=bits >> k & 1 == 1) for k, box in enumerate(boxes)]
+    return replace(box, **dict(zip("xywh", [*start, *(end - start)], strict=True)))
 
 
 def columns_in(there, image, caption, name="it"):
@@ -138,47 +111,33 @@ def columns_in(there, image, caption, name="it"):
     for option, asked in (("image", image), ("caption", caption)):
         names = [name for name in (asked, *OTHERS[option]) if name in there]
         if not names:
-            listed = ", ".join(map(str, there))
-            raise ValueError(f"{name} has no column {asked!r} but {listed}: say load_pairs(..., {option}='its name')")
+            columns = ", ".join(map(str, there))
+            raise ValueError(f"{name} has no column {asked!r} but {columns}: say load_pairs(..., {option}='its name')")
         found.append(names[0])
     return found
 
 
 def as_records(rows, name, folder, image="image", caption="caption"):
-    """A record for each row of {place: dict}.  An id is the row's, or the image's name, with -2, -3, ... where others have it.
-
-    name: of the table, for messages.  ValueError where no row has an image or a caption, or all images are addresses.
-    """
+    """A record for each row, {place: dict}, of the table `name`.  ValueError without those columns or if all are addresses."""
     there = dict.fromkeys(column for row in rows.values() if PROBLEM not in row for column in row)
     picture, text = columns_in(there, image, caption, name) if there else (image, caption)
     images = [row.get(picture) for row in rows.values()]
     if any(images) and all(str(image).startswith(ADDRESSES) for image in images if image):
-        raise ValueError(f"the images of {name} are addresses: {fetching(name, picture, text)}")
+        raise ValueError(f"the images of {name} are addresses: {FETCH.format(name, picture, text)}")
     wheres = [f"{name}, {place}" for place in rows]
     given = ["" if row.get("id") is None else str(row["id"]) for row in rows.values()]
-    ids = unique(given, [str(image or where) for image, where in zip(images, wheres, strict=True)])
-    listed = list(rows.values())
-    return [Record(id, where, listed, i, (image, caption), folder) for i, (id, where) in enumerate(zip(ids, wheres, strict=True))]
+    names = [str(image or where) for image, where in zip(images, wheres, strict=True)]
+    return make_records(list(rows.values()), wheres, given, names, (image, caption), folder)
 
 
-def fetching(table, image, caption):
-    """How to make files of a table of addresses; img2dataset needs a header, which the TSV of Conceptual Captions lacks."""
-    kind, header = table.rpartition(".")[2], ""
-    if kind == "tsv":
-        header, table = f"{{ printf '{caption}\\t{image}\\n'; cat {table}; }} > headed.tsv && ", "headed.tsv"
-    columns = f"--url_col {image} --caption_col {caption}"
-    command = f"{header}img2dataset --url_list {table} --input_format {kind} {columns} --resize_mode no --output_folder pictures"
-    return f"fetch them with `{command}` (pip install img2dataset), then load_pairs('pictures')"
-
-
-def unique(given, names):
-    """Each pair's given id, or else its name, or the first of name-2, name-3, ... that no pair has."""
-    taken, numbers, ids = set(given), {}, []
-    for own, name in zip(given, names, strict=True):
-        found = own or name
-        while not own and found in taken:
+def make_records(rows, wheres, given, names, columns, folder):
+    """A record for each row; its id is the given one, or else its name, or the first of name-2, name-3, ... that no other has."""
+    taken, numbers, records = set(given), {}, []
+    for i, (id, name) in enumerate(zip(given, names, strict=True)):
+        own = id or name
+        while not id and own in taken:
             numbers[name] = numbers.get(name, 1) + 1
-            found = f"{name}-{numbers[name]}"
-        taken.add(found)
-        ids.append(found)
-    return ids
+            own = f"{name}-{numbers[name]}"
+        taken.add(own)
+        records.append(Record(own, wheres[i], rows, i, columns, folder))
+    return records
