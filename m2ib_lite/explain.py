@@ -69,6 +69,9 @@ def problem(side, standardise):
 
 def information(own, side, steps=10, samples=10, lr=1.0, seed=0, antithetic=False, standardise=False):
     """What each position of one tower's `hidden` had to keep, in nats.  own: {modality: of_tower}  -> one vector (n,) a pair"""
+    check_positive(steps=steps, samples=samples, lr=lr)
+    if antithetic and samples % 2:
+        raise ValueError(f"samples is {samples}: antithetic noise comes in twos, give an even number")
     beta, sigma2 = own[side.modality]["beta"], own[side.modality]["sigma2"]
     hidden, similarity, valid = problem(side, standardise)
     draw = noise_of(side, samples, seed, antithetic)
@@ -109,9 +112,6 @@ def explain(
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
     own = {name: of_tower(clip, name, layer, beta=beta, sigma2=sigma2) for name in asked(modality)}
-    check_positive(steps=steps, samples=samples, lr=lr)
-    if antithetic and samples % 2:
-        raise ValueError(f"samples is {samples}: antithetic noise comes in twos, give an even number")
     find = partial(information, own, steps=steps, samples=samples, lr=lr, seed=seed, antithetic=antithetic, standardise=standardise)
     layers = [own[name]["layer"] if name in own else 0 for name in MODALITIES]
     return attribute_sides(find, clip, images, captions, batch_size, progress, modality, layers, method="M2IB", unit="nats")

@@ -4,6 +4,7 @@ With the whole caption as its target no method can say which region goes with wh
 e'_w = (e(caption) - e(caption without w)) / |.|, its tokens blanked and the embedding read where the whole caption's is.
 """
 
+import re
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,10 +58,10 @@ def find_phrases(caption, words, phrases):
         spans.append((start, end))
     found = []
     for phrase in phrases:
-        start = caption.find(phrase) if phrase.strip() else -1
-        if start < 0:
+        place = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", caption) if phrase.strip() else None  # no "owl" in "bowl"
+        if place is None:
             raise ValueError(f"{phrase!r} does not stand in the caption {caption!r}: give words of it as it writes them")
-        found.append({n for n, (left, right) in enumerate(spans) if left < start + len(phrase) and start < right})
+        found.append({n for n, (left, right) in enumerate(spans) if left < place.end() and place.start() < right})
     return found
 
 
@@ -79,19 +80,25 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
     """Which region of an image each word of its caption goes with, by M2IB or a rival in the image tower.  -> WordMaps
 
     image, caption: one of each as `explain` takes them, or a Pair.  phrases: words of the caption, or runs of them such as "piece
-    of cheese"; each of its words where None.  method: "M2IB" or a name of RIVALS; options: that method's.
+    of cheese", the first such where it has several; each of its words where None.  method: "M2IB" or a name of RIVALS; options: that method's.
     The image is encoded once, and all words go on from there as one batch.  ValueError for a bad option, phrase, image or caption.
     """
     if method not in ("M2IB", *RIVALS):
         raise ValueError(f"method is {method!r}: give one of {', '.join(('M2IB', *RIVALS))}")
-    images, (caption,) = pair_up(image, caption)
+    images, captions = pair_up(image, caption)
+    if len(images) > 1:
+        raise ValueError(f"{len(images)} pairs: give one image and one caption")
+    phrases = [phrases] if isinstance(phrases, str) else phrases
+    if phrases is not None and not phrases:
+        raise ValueError("there are no phrases: give words of the caption, or None for all of them")
     if method == "M2IB":
         own = of_tower(clip, "image", **{name: options.pop(name, None) for name in ("layer", "beta", "sigma2")})
         scores, layer, unit = partial(information, {"image": own}), own["layer"], "nats"
     else:
         scores, layer, unit = RIVALS[method].scores, 0, "cosine"
     with frozen(clip.model):
-        side, _, (tokens,) = sides(clip, images, [caption], (layer, 0))
+        side, _, (tokens,) = sides(clip, images, captions, (layer, 0))
+        (caption,) = captions
         words, places = whole_words(caption, tokens)
         groups = [{n} for n in range(len(words))] if phrases is None else find_phrases(caption, words, phrases)
         added = what_words_add(clip, caption, [torch.tensor([place in group for place in places]) for group in groups])

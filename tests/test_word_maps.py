@@ -57,6 +57,7 @@ def test_a_word_has_the_same_map_alone_and_beside_others(clip, pairs, method):
     torch.testing.assert_close(alone.maps.image_maps[0], found.maps.image_maps[1], rtol=1e-3, atol=1e-4)
     assert found.heat("star").shape == (112, 112)
     assert (found.heat("star") == found.heat(1)).all()
+    assert [len(found.maps.segments()), len(found.maps)] == [5, 5]
 
 
 def test_the_words_own_maps_point_where_the_captions_map_cannot(clip):
@@ -98,7 +99,26 @@ def test_siglips_words_are_joined_from_their_pieces(tmp_path, pairs):
     assert found.maps.image_maps.isfinite().all()
 
 
-def test_bad_words_and_methods_are_refused_by_name(clip, pairs):
+@pytest.mark.filterwarnings("ignore:caption")  # "bowl" is no word of the testbed's
+def test_a_phrase_is_found_as_whole_words_and_one_may_be_plain_text(clip, pairs):
+    caption, options = "a bowl and an owl", dict(method="saliency")
+    every = explain_words(clip, pairs[0].image, caption, **options)
+    found = explain_words(clip, pairs[0].image, caption, "owl", **options)
+    assert found.words == ["owl"]
+    assert found.weights[0] == pytest.approx(every.weights[4].item(), abs=1e-5)
+
+
+def test_bad_words_options_and_methods_are_refused_by_name(clip, pairs):
+    for options, message in (
+        (dict(steps=0), "steps is 0: give a number above zero"),
+        (dict(samples=3, antithetic=True), "antithetic noise comes in twos"),
+        (dict(phrases=[]), "there are no phrases: give words"),
+        (dict(phrases=["tar"]), "'tar' does not stand"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            explain_words(clip, pairs[0], CAPTION, **options)
+    with pytest.raises(ValueError, match="2 pairs: give one image and one caption"):
+        explain_words(clip, pairs[:2])
     with pytest.raises(ValueError, match="'dog' does not stand in the caption 'a star and two violins'"):
         explain_words(clip, pairs[0], CAPTION, ["dog"])
     with pytest.raises(ValueError, match="method is 'm2ib': give one of M2IB, saliency"):

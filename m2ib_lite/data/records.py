@@ -85,7 +85,8 @@ def parse_boxes(entries, caption):
         for entry in json.loads(entries) if isinstance(entries, str) else entries:
             box = Box(**entry, mask=None)
             box = replace(box, **{side: round(getattr(box, side)) for side in "xywh"})
-            if not isinstance(box.named, bool) or {type(box.label), type(box.word)} != {str} or min(box.w, box.h) <= 0:
+            texts = isinstance(box.label, str) and isinstance(box.word, str)
+            if not (texts and isinstance(box.named, bool) and min(box.w, box.h) > 0):
                 raise ValueError("it has a value of another kind")
             if box.named and box.word and box.word not in words:
                 raise ValueError(f"its word {box.word!r} is none of the caption's")
