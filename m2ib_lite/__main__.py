@@ -56,12 +56,7 @@ def parser():
     add("--shard", type=int, default=100, metavar="N", help="pairs a file, all that a kill can lose (default: %(default)s)")
     group = one.add_argument_group("options of M2IB", "layer, beta, sigma2: one value, or IMAGE,TEXT (default: the model's own)")
     add = partial(group.add_argument, default=argparse.SUPPRESS)
-    add(
-        "--layer",
-        type=partial(one_or_two, int),
-        metavar="N",
-        help="the block that the bottleneck follows, from 0; --layer=-1,3: -1 stands before the first",
-    )
+    add("--layer", type=partial(one_or_two, int), metavar="N", help="the block before the bottleneck, from 0; --layer=-1: none")
     add("--beta", type=partial(one_or_two, float), metavar="N", help="weight of the compression term")
     add("--sigma2", type=partial(one_or_two, float), metavar="N", help="variance of the noise")
     add("--steps", type=int, metavar="N", help="of the optimiser (default: 10)")

@@ -80,8 +80,9 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
     """Which region of an image each word of its caption goes with, by M2IB or a rival in the image tower.  -> WordMaps
 
     image, caption: one of each as `explain` takes them, or a Pair.  phrases: words of the caption, or runs of them such as "piece
-    of cheese", the first such where it has several; each of its words where None.  method: "M2IB" or a name of RIVALS; options: that method's.
-    The image is encoded once, and all words go on from there as one batch.  ValueError for a bad option, phrase, image or caption.
+    of cheese", the first where it stands more than once; each of its words where None.  method: "M2IB" or a name of RIVALS;
+    options: that method's.  The image is encoded once, and all words go on from there as one batch.
+    ValueError for a bad option, phrase, image or caption.
     """
     if method not in ("M2IB", *RIVALS):
         raise ValueError(f"method is {method!r}: give one of {', '.join(('M2IB', *RIVALS))}")
