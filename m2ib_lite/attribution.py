@@ -9,6 +9,8 @@ from PIL import Image
 from .data import Images
 from .words import join_scores, whole_words
 
+PER_PAIR = ("image_maps", "text_maps", "tokens", "images", "captions", "views", "similarity", "others")
+MATCH = 0.95  # the share of other captions that the cosine of a pair that matches lies above
 LEVELS = ("rise", "random")  # methods whose scores do not add up: by a sum, a word would gain from having more pieces
 
 
@@ -19,7 +21,9 @@ class Attribution:
     image_maps: (B, gh, gw) float32, one score a patch, in `unit`.  text_maps: one (n_content_tokens,) a pair.
     tokens: each caption's words, or pieces of them, as it writes them; words(i) joins the pieces.  views: the rectangle of each
     image that the model saw, as (left, top, right, bottom) in the image's own pixels.  images: those given as paths are opened
-    anew each time they are asked for.  plot(i) draws pair i, segments() cuts masks, save(folder) writes files.
+    anew each time they are asked for.  similarity: (B,), the cosine of each pair.  others: (B, K), those of its image with the
+    fixed captions of `Clip.others`, beside which it says whether there is a match at all.  Both None in maps from elsewhere.
+    plot(i) draws pair i, segments() cuts masks, save(folder) writes files.
     Maps of a modality that was not asked for: None.  attribution[3], attribution[:5] and iteration give Attributions, too.
     """
 
@@ -31,6 +35,8 @@ class Attribution:
     views: list[tuple[float, float, float, float]]
     method: str = "M2IB"
     unit: str = "nats"
+    similarity: torch.Tensor | None = None
+    others: torch.Tensor | None = None
 
     def __len__(self):
         return len(self.images)
@@ -43,7 +49,7 @@ class Attribution:
     def __getitem__(self, i):
         """Pair i, or the pairs of a slice, as an Attribution of its own.  IndexError where there is no pair i."""
         i = i if isinstance(i, slice) else slice(self.place(i), self.place(i) + 1)
-        parts = {name: getattr(self, name) for name in ("image_maps", "text_maps", "tokens", "images", "captions", "views")}
+        parts = {name: getattr(self, name) for name in PER_PAIR}
         return replace(self, **{name: part if part is None else part[i] for name, part in parts.items()})
 
     def place(self, i):
@@ -51,6 +57,17 @@ class Attribution:
         if not -len(self) <= i < len(self):
             raise IndexError(f"there is no pair {i}: give 0 to {len(self) - 1}")
         return i % len(self)
+
+    def rank(self, i):
+        """The share of the other captions whose cosine with image i is not above the pair's; below MATCH there is no match."""
+        return (self.others[i] <= self.similarity[i]).float().mean().item()
+
+    def verdict(self, i):
+        """What the cosine of pair i says, in words; nothing where it is not known."""
+        if self.similarity is None:
+            return ""
+        rank = self.rank(i)
+        return f"{'' if rank >= MATCH else 'no match: '}cosine {self.similarity[i]:.2f}, above {rank:.0%} of other captions"
 
     def words(self, i):
         """The words of caption i and their scores, the sum over a word's pieces: information adds up.  -> [str], (n_words,)"""

@@ -8,6 +8,12 @@ import torch
 from .bottleneck import capacity, moments, optimise
 from .side import MODALITIES, asked, attribute_sides, check_positive, own_generator
 
+QUALITIES = {  # Adam's steps, noise samples a step, and whether half of them are the others' negatives
+    "fast": dict(steps=10, samples=4, antithetic=True),
+    "published": dict(steps=10, samples=10, antithetic=False),
+    "converged": dict(steps=100, samples=20, antithetic=True),
+}
+
 
 def both(name, value, default):
     """An option as an (image, text) pair: one value serves both, None takes the model's own."""
@@ -18,17 +24,17 @@ def both(name, value, default):
     return tuple(own if given is None else given for given, own in zip(pair, default, strict=True))
 
 
-def of_tower(clip, modality, layer, first=-1, **numbers):
-    """The layer, from `first` on, and the numbers of one tower, from options as `both` takes them.  -> dict
+def of_tower(clip, modality, layer=None, standardise=None, first=-1, **numbers):
+    """The layer, from `first` on, and the other options of one tower, each given as `both` takes it.  -> dict
     ValueError where a number is not above zero, or the layer is out of range or the last, after which no token meets another."""
     k = MODALITIES.index(modality)
-    own = both("layer", layer, clip.defaults["layer"])[k]
+    own, standard = (both(name, of, clip.defaults[name])[k] for name, of in (("layer", layer), ("standardise", standardise)))
     last = len(clip.towers[k].blocks) - 2
     if not isinstance(own, Integral) or not first <= own <= last:
         raise ValueError(f"{modality} layer {own!r} is out of range: {clip.name} takes {first} to {last}, blocks must come after")
     numbers = {name: both(name, value, clip.defaults[name])[k] for name, value in numbers.items()}
     check_positive(**numbers)
-    return dict(layer=own, **numbers)
+    return dict(layer=own, standardise=standard, **numbers)
 
 
 def noise_source(seed, inputs, samples, lengths, width, antithetic=False):
@@ -67,19 +73,43 @@ def problem(side, standardise):
     return (side.hidden - mean) / spread, similarity, side.valid
 
 
-def information(own, side, steps=10, samples=10, lr=1.0, seed=0, antithetic=False, standardise=False):
+def information(own, side, *, steps, samples, antithetic, lr, seed):
     """What each position of one tower's `hidden` had to keep, in nats.  own: {modality: of_tower}  -> one vector (n,) a pair"""
-    check_positive(steps=steps, samples=samples, lr=lr)
-    if antithetic and samples % 2:
-        raise ValueError(f"samples is {samples}: antithetic noise comes in twos, give an even number")
     beta, sigma2 = own[side.modality]["beta"], own[side.modality]["sigma2"]
-    hidden, similarity, valid = problem(side, standardise)
+    hidden, similarity, valid = problem(side, own[side.modality]["standardise"])
     draw = noise_of(side, samples, seed, antithetic)
     alpha = optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr)
     scores = capacity(hidden, alpha, sigma2).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
         raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")
     return side.pick(scores)
+
+
+def m2ib(
+    clip,
+    modality,
+    layer=None,
+    beta=None,
+    sigma2=None,
+    standardise=None,
+    quality="published",
+    steps=None,
+    samples=None,
+    antithetic=None,
+    lr=1.0,
+    seed=0,
+):
+    """M2IB as one more method for a Side.  Options as in `explain`.  -> scores(side), and the layer of each tower for `sides`"""
+    if quality not in QUALITIES:
+        raise ValueError(f"quality is {quality!r}: give one of {', '.join(QUALITIES)}")
+    given = dict(steps=steps, samples=samples, antithetic=antithetic)
+    effort = QUALITIES[quality] | {name: value for name, value in given.items() if value is not None}
+    check_positive(lr=lr, steps=effort["steps"], samples=effort["samples"])
+    if effort["antithetic"] and effort["samples"] % 2:
+        raise ValueError(f"samples is {effort['samples']}: antithetic noise comes in twos, give an even number")
+    towers = {name: of_tower(clip, name, layer, standardise, beta=beta, sigma2=sigma2) for name in asked(modality)}
+    layers = [towers[name]["layer"] if name in towers else 0 for name in MODALITIES]
+    return partial(information, towers, lr=lr, seed=seed, **effort), layers
 
 
 def explain(
@@ -89,29 +119,33 @@ def explain(
     layer=None,
     beta=None,
     sigma2=None,
-    steps=10,
-    samples=10,
+    steps=None,
+    samples=None,
     lr=1.0,
     seed=0,
     batch_size=8,
     progress=True,
     modality="both",
-    antithetic=False,
-    standardise=False,
+    antithetic=None,
+    standardise=None,
+    quality="published",
+    against=None,
 ):
     """M2IB attribution of image-caption pairs, in both towers.  -> Attribution, in nats  (paper, section 3)
 
     images: PIL images, paths, arrays (H, W, C) or tensors (3, H, W) in [0, 1]; captions: strings; as many of both, or one of
     either for all of the other.  Pairs bring their captions.
     layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own: layer 3/4 of the depth (9 of 12), beta
-    0.1 and sigma2 1 as published, unless its m2ib.json says otherwise.  Layer -1 stands before the first block.  steps, lr:
-    Adam's.  samples: noise draws a step.  antithetic: each draw comes with its negative.  standardise: the bottleneck stands
-    on states with mean 0 and deviation 1 in each channel of each pair (our option, after Schulz et al. 2020).
+    0.1 and sigma2 1 as published, unless its m2ib.json says otherwise.  Layer -1 stands before the first block.  standardise,
+    given likewise: the bottleneck stands on states with mean 0 and deviation 1 in each channel of each pair (our option, after
+    Schulz et al. 2020); not published, so False unless m2ib.json says otherwise.
+    quality: "published", 10 of Adam's steps with 10 draws of noise each; "fast", whose maps are as good for less than half the
+    work; "converged".  steps, samples, antithetic (each draw comes with its negative) replace its own.  lr: Adam's.
+    against: one other caption, or one a pair; the image map then shows what speaks for the caption and not for the other.
     modality: "image" or "text" leaves out the other's maps, and does not look at its options.  batch_size bounds the memory.
     A result depends on (pair, options, seed) alone, on one kind of device.  The model comes back as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
-    own = {name: of_tower(clip, name, layer, beta=beta, sigma2=sigma2) for name in asked(modality)}
-    find = partial(information, own, steps=steps, samples=samples, lr=lr, seed=seed, antithetic=antithetic, standardise=standardise)
-    layers = [own[name]["layer"] if name in own else 0 for name in MODALITIES]
-    return attribute_sides(find, clip, images, captions, batch_size, progress, modality, layers, method="M2IB", unit="nats")
+    find, layers = m2ib(clip, modality, layer, beta, sigma2, standardise, quality, steps, samples, antithetic, lr, seed)
+    kind = dict(layers=layers, against=against, method="M2IB", unit="nats")
+    return attribute_sides(find, clip, images, captions, batch_size, progress, modality, **kind)

@@ -9,7 +9,6 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch.nn.utils.rnn import pad_sequence
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .files import filled_whole
 from .metrics import dice, iou
-from .plots import overlay
+from .plots import overlay, own_scale
 from .segments import check_finite
 from .side import BAR_DELAY
 
@@ -47,6 +46,9 @@ def as_arrays(attribution):
     tokens = [words + [""] * (max(counts) - len(words)) for words in attribution.tokens]
     arrays = dict(captions=attribution.captions, tokens=tokens, n_tokens=counts, views=attribution.views)
     arrays |= dict(sizes=[image.size for image in attribution.images], method=attribution.method, unit=attribution.unit)
+    if attribution.similarity is not None:
+        arrays |= dict(similarity=attribution.similarity.cpu(), others=attribution.others.cpu())
+        arrays["ranks"] = [attribution.rank(i) for i in range(len(attribution))]
     if attribution.image_maps is not None:
         arrays["image_maps"] = attribution.image_maps.cpu().numpy()
     if attribution.text_maps is not None:
@@ -70,9 +72,10 @@ def save(attribution, folder, ids=None):
 
     maps.npz, for np.load without pickle: image_maps (B, gh, gw) and text_maps (B, T), NaN beyond a caption's n_tokens (B,), where
         there are any; ids, captions (B,) and tokens (B, T), text; views (B, 4), left, top, right, bottom, and sizes (B, 2), width,
-        height, in pixels of the image; heat_ranges (B, 2), low and high; method; unit, that of maps and heats.
+        height, in pixels of the image; heat_ranges (B, 2), low and high; method; unit, that of maps and heats; similarity and
+        ranks (B,), others (B, K): of the cosine, as in Attribution, where it is known.
     heats/ID.png: the heat at the image's own size in 16 bits of gray: low + pixel / 65535 * (high - low).
-    overlays/ID.png: the heat over the image in grey, from 0 to its highest value, as `plot` draws it.
+    overlays/ID.png: the heat over the image in grey, as `plot` draws it.
     All files are written, or none where writing fails.
     ValueError for bad ids or image maps that are not finite; FileNotFoundError or NotADirectoryError for a folder that cannot be.
     """
@@ -86,7 +89,7 @@ def save(attribution, folder, ids=None):
             for i, name in enumerate(tqdm(arrays["ids"], desc="files", unit="pair", delay=BAR_DELAY)):
                 heat = attribution.heat(i)
                 low, high = save_heat(heat, part / "heats" / f"{name}.png", attribution.unit)
-                overlay(attribution.images[i], heat, Normalize(0, high)).save(part / "overlays" / f"{name}.png")
+                overlay(attribution.images[i], heat, own_scale(heat, attribution.unit)).save(part / "overlays" / f"{name}.png")
                 arrays["heat_ranges"].append((low, high))
         np.savez_compressed(part / "maps.npz", **arrays)
 

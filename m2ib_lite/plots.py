@@ -17,6 +17,12 @@ IMAGE_COLOURS, TEXT_COLOURS = "inferno", "Oranges"
 OPACITY = 0.6  # of a heat over its image
 LINE = 26  # letters in a line of words
 SMALL = 8  # points, for words in a narrow column
+FULL = {"nats": 1.0}  # by unit: a map whose maximum stays below this is not stretched to full brightness
+
+
+def own_scale(scores, unit, low=0.0):
+    """What is dark and what is bright for one map: from `low` to its maximum, or to FULL where that is more.  -> Normalize"""
+    return Normalize(float(low), max(float(scores.max()), FULL.get(unit, 0.0)))
 
 
 def draw_image(ax, image, boxes=(), **options):
@@ -59,7 +65,8 @@ def draw_words(ax, words, scores, scale, size=11):
 
 
 def plot_pairs(attribution, rows=None, boxes=None):
-    """One row a pair: the image, its map, its words; a colour is a share of the map's own maximum, written below it.  -> Figure
+    """One row a pair: the image, what its cosine says, its map, its words; a colour is a share of the map's own maximum, written
+    below it, but of FULL where that is more.  -> Figure
     rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn."""
     if attribution.image_maps is None or attribution.text_maps is None:
         raise ValueError("the attribution holds the maps of one modality alone: ask for modality='both' to draw pairs")
@@ -69,8 +76,9 @@ def plot_pairs(attribution, rows=None, boxes=None):
     for (left, middle, right), i in zip(axes, rows, strict=True):
         marks, heat, (words, scores) = boxes[i] if boxes else (), attribution.heat(i), attribution.words(i)
         draw_image(left, attribution.images[i], marks)
-        draw_heat(middle, attribution.images[i], heat, Normalize(0, heat.max()), marks)
-        draw_words(right, words, scores, Normalize(0, float(scores.max())))
+        draw_heat(middle, attribution.images[i], heat, own_scale(heat, attribution.unit), marks)
+        draw_words(right, words, scores, own_scale(scores, attribution.unit))
+        left.set_xlabel(attribution.verdict(i).replace(", ", ",\n"), fontsize=9)
         middle.set_xlabel(f"maximum {heat.max():.3g} {attribution.unit} a patch", fontsize=9)
         right.set_title(f"maximum {scores.max():.3g} {attribution.unit} a word", fontsize=9, y=-0.13, loc="left")
     for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
@@ -80,7 +88,7 @@ def plot_pairs(attribution, rows=None, boxes=None):
 
 
 def plot_methods(attributions, rows, boxes=None, figure=None):
-    """One row a pair, one column a method: its map over the image, each from its minimum (dark) to its maximum.  -> Figure
+    """One row a pair, one column a method: its map over the image, from its minimum (dark) to its `own_scale`'s end.  -> Figure
     attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.  figure: a part of one to draw in, or its own."""
     rows, columns = [attributions[0].place(i) for i in rows], len(attributions) + 1
     figure = figure or plt.figure(figsize=(1.75 * columns, 1.8 * len(rows) + 0.3), layout="constrained")
@@ -90,7 +98,7 @@ def plot_methods(attributions, rows, boxes=None, figure=None):
         draw_image(line[0], image, marks)
         for ax, attribution in zip(line[1:], attributions, strict=True):
             heat = attribution.heat(i)
-            draw_heat(ax, image, heat, Normalize(heat.min(), heat.max()), marks)
+            draw_heat(ax, image, heat, own_scale(heat, attribution.unit, heat.min()), marks)
     for ax, title in zip(axes[0], ["image", *(attribution.method for attribution in attributions)], strict=True):
         ax.set_title(title, fontsize=11)
     return figure
@@ -103,9 +111,10 @@ def plot_words(found, columns=5):
     figure, axes = plt.subplots(math.ceil(count / columns), columns, squeeze=False, **size)
     draw_image(axes.flat[0], image)
     axes.flat[0].set_title("word and its weight:", fontsize=9)
+    axes.flat[0].set_xlabel(found.maps.verdict(0).replace(", ", ",\n"), fontsize=8)
     for i, (ax, word, weight) in enumerate(zip(axes.flat[1:], found.words, found.weights.tolist(), strict=False)):
         heat, share = found.heat(i), weight / max(found.weights.max().item(), 1e-9)
-        draw_heat(ax, image, heat, Normalize(0, heat.max()))
+        draw_heat(ax, image, heat, own_scale(heat, found.maps.unit))
         ax.images[-1].set_alpha(OPACITY * share)
         ax.set_title(f"{word}  {weight:.2f}", fontsize=9, alpha=0.4 + 0.6 * share, parse_math=False)
     for ax in axes.flat[count:]:
@@ -129,7 +138,7 @@ def draw_degradation(axes, clip, attribution, i, inputs):
     content = clip.tokens(attribution.captions).content[i]
     draw_image(axes[0, 0], attribution.images[i])
     draw_words(axes[1, 0], words, 0 * scores, Normalize(0, 1), SMALL)
-    draw_heat(axes[0, 1], attribution.images[i], heat, Normalize(heat.min(), heat.max()))
+    draw_heat(axes[0, 1], attribution.images[i], heat, own_scale(heat, attribution.unit, heat.min()))
     draw_words(axes[1, 1], words, scores, Normalize(float(scores.min()), float(scores.max())), SMALL)
     for above, below, (pixels, ids) in zip(*axes[:, 2:], inputs, strict=True):
         draw_image(above, as_seen(clip, pixels[i]))

@@ -24,6 +24,7 @@ from .models import Clip, Tower, check_caption, has_bfloat16
 MODALITIES = ("image", "text")  # in the order of Clip.towers
 COUNTS = ("steps", "samples", "batch_size", "shard")
 BAR_DELAY = 2  # seconds before a progress bar shows
+LEAST = 1e-3  # two embeddings, which are 1 long, that are less apart are the same
 
 
 def check_positive(**numbers):
@@ -153,32 +154,55 @@ def pair_up(images, captions):
     return Images([image.image if isinstance(image, Pair) else image for image in images]), captions
 
 
-def attribute_sides(scores, clip, images, captions, batch_size, progress, modality, layers=(0, 0), **kind):
+def difference(clip, side, captions, against):
+    """An image Side whose target is what tells each caption from another one: e'(caption) - e'(other), brought to length 1.
+    ValueError where the two are the same to the model."""
+    with torch.no_grad():
+        gap = side.target - clip.text.encode(clip.tokens(against).ids)
+    for caption, other, length in zip(captions, against, gap.norm(dim=-1).tolist(), strict=True):
+        if length < LEAST:
+            raise ValueError(f"{clip.name} reads {caption!r} and {other!r} alike: give another caption against it")
+    return replace(side, target=F.normalize(gap, dim=-1))
+
+
+def cosines(clip, image_side, text_side):
+    """Of each pair, and of its image with each of `Clip.others`.  -> (B,), (B, K) float32"""
+    images, captions = text_side.target, image_side.target
+    return (images * captions).sum(dim=-1).float(), (images @ clip.embed_others().T).float()
+
+
+def attribute_sides(scores, clip, images, captions, batch_size, progress, modality, layers=(0, 0), against=None, **kind):
     """scores(side) -> one vector (n,) a pair, for both towers or one, batch by batch on the frozen model.  -> Attribution
-    layers: as in `sides`.  kind: the Attribution's method and unit."""
+    layers: as in `sides`.  against: as in `explain`.  kind: the Attribution's method and unit."""
     check_positive(batch_size=batch_size)
-    maps, tokens = {name: [] for name in asked(modality)}, []
+    maps, tokens, matches = {name: [] for name in asked(modality)}, [], []
     images, captions = pair_up(images, captions)
+    if against is not None:
+        _, against = pair_up(images, against)
     views = [clip.view(image.size) for image in images]  # opens each once: a bad one is told of before any work is done
     bar = tqdm(total=len(images), unit="pair", desc=kind["method"], delay=BAR_DELAY, disable=not progress)
     with frozen(clip.model), bar:
         for start in range(0, len(images), batch_size):
             chunk = slice(start, start + batch_size)
-            *both, pieces = sides(clip, images[chunk], captions[chunk], layers)
-            for side in both:
+            image_side, text_side, pieces = sides(clip, images[chunk], captions[chunk], layers)
+            matches.append(cosines(clip, image_side, text_side))
+            if against is not None:
+                image_side = difference(clip, image_side, captions[chunk], against[chunk])
+            for side in (image_side, text_side):
                 if side.modality in maps:
                     maps[side.modality] += [row.float() for row in scores(side)]
             tokens += pieces
             bar.update(len(pieces))
     grids = rearrange(maps["image"], "b (gh gw) -> b gh gw", gh=clip.grid[0]) if "image" in maps else None
-    return Attribution(grids, maps.get("text"), tokens, images, captions, views, **kind)
+    similarity, others = map(torch.cat, zip(*matches, strict=True))
+    return Attribution(grids, maps.get("text"), tokens, images, captions, views, similarity=similarity, others=others, **kind)
 
 
 def rival(scores):
     """Make `scores(side, **options)`, which gives one vector (n,) a pair, a method of images and captions; it stays as .scores"""
 
-    def method(clip, images, captions=None, batch_size=8, progress=True, modality="both", **options):
-        find, kind = partial(scores, **options), dict(method=scores.__name__, unit="cosine")
+    def method(clip, images, captions=None, batch_size=8, progress=True, modality="both", against=None, **options):
+        find, kind = partial(scores, **options), dict(against=against, method=scores.__name__, unit="cosine")
         return attribute_sides(find, clip, images, captions, batch_size, progress, modality, **kind)
 
     method.scores, method.__name__, method.__doc__ = scores, scores.__name__, scores.__doc__

@@ -13,13 +13,11 @@ import torch.nn.functional as F
 
 from .attribution import Attribution
 from .data import Images
-from .explain import information, of_tower
+from .explain import m2ib
 from .hooks import frozen
 from .rivals import RIVALS
-from .side import pair_up, sides
+from .side import LEAST, cosines, pair_up, sides
 from .words import whole_words
-
-LEAST = 1e-3  # a word that moves an embedding, which is 1 long, by less has nothing to show
 
 
 @dataclass(eq=False, repr=False)
@@ -28,7 +26,7 @@ class WordMaps:
 
     words: as the caption writes them.  weights: (n,), how far each moves the caption's embedding, which is 1 long; 0 for one that
     changes nothing, whose map is 0 throughout.  maps: an Attribution with an image map for each of them, in its unit, so that
-    maps.segments() and maps.save(folder) serve each word.  plot() draws them.
+    maps.segments() and maps.save(folder) serve each word; its cosines are the whole caption's.  plot() draws them.
     """
 
     caption: str
@@ -92,13 +90,10 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
     phrases = [phrases] if isinstance(phrases, str) else phrases
     if phrases is not None and not phrases:
         raise ValueError("there are no phrases: give words of the caption, or None for all of them")
-    if method == "M2IB":
-        own = of_tower(clip, "image", **{name: options.pop(name, None) for name in ("layer", "beta", "sigma2")})
-        scores, layer, unit = partial(information, {"image": own}), own["layer"], "nats"
-    else:
-        scores, layer, unit = RIVALS[method].scores, 0, "cosine"
+    unit = "nats" if method == "M2IB" else "cosine"
+    scores, layers = m2ib(clip, "image", **options) if method == "M2IB" else (partial(RIVALS[method].scores, **options), (0, 0))
     with frozen(clip.model):
-        side, _, (tokens,) = sides(clip, images, captions, (layer, 0))
+        side, text_side, (tokens,) = sides(clip, images, captions, layers)
         (caption,) = captions
         words, places = whole_words(caption, tokens)
         groups = [{n} for n in range(len(words))] if phrases is None else find_phrases(caption, words, phrases)
@@ -107,9 +102,11 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
         telling = weights >= LEAST
         maps = torch.zeros(len(groups), *clip.grid, device=weights.device)
         if telling.any():
-            rows = scores(side.towards(F.normalize(added[telling], dim=-1)), **options)
+            rows = scores(side.towards(F.normalize(added[telling], dim=-1)))
             maps[telling] = torch.stack(list(rows)).float().view(-1, *clip.grid)
     words = words if phrases is None else list(phrases)
-    views, opened = [clip.view(images[0].size)] * len(words), Images(images.sources * len(words))
-    found = Attribution(maps, None, [[word] for word in words], opened, words, views, method, unit)
+    n = len(words)
+    views, opened = [clip.view(images[0].size)] * n, Images(images.sources * n)
+    match = [of_pair.expand(n, *of_pair.shape[1:]) for of_pair in cosines(clip, side, text_side)]
+    found = Attribution(maps, None, [[word] for word in words], opened, words, views, method, unit, *match)
     return WordMaps(caption, words, weights.where(telling, 0), found)

@@ -1,61 +1,63 @@
-"""Choose a testbed model's default layer, beta and sigma2 on the pictures of one seed; the notebooks report on another's.
+"""Choose a testbed model's default layer, beta and standardise on the pictures of one seed; the notebooks report on another's.
 
-python data/testbed/tune.py               # writes m2ib.json and tuning.csv into data/models/scenes
+python data/testbed/tune.py               # writes m2ib.json, tuning.csv and others.txt into data/models/scenes
 python data/testbed/tune.py radiographs   # and into data/models/radiographs
 
-The image's are chosen by the mean of three localisation scores, the text's by the precision of the words that are in the
-picture: first layer and beta at sigma2 = 1, then sigma2 and beta at that layer.
+Chosen by scores that look at a map's order alone: the image's by the mean of pointing game, best IoU and instances hit, the text's
+by the precision of the words that are in the picture.  sigma2 stays 1: what another does, another beta does as well.
+others.txt: captions of other pictures, and some that say nothing.
 """
 
 import argparse
 import json
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 from radiographs import radiographs
 from scenes import scenes
 from tqdm import tqdm
 
-from m2ib_lite import explain, load_model
-from m2ib_lite.evaluate import localisation
+from m2ib_lite import explain, load_model, models
+from m2ib_lite.evaluate import localisation, occurrences
 from m2ib_lite.models import BUILT_IN
+from m2ib_lite.side import MODALITIES
 
-SEED, N_PAIRS = 0, 64
+SEED, N_PAIRS, N_OTHERS, N_EMPTY = 0, 40, 24, 8
 DOMAINS = {"scenes": ("testbed", scenes), "radiographs": ("radiographs", radiographs)}  # the model's name, its pictures
-CHOSEN_BY = {"image": ["energy inside", "pointing game", "named preference"], "text": ["word precision"]}
-BETAS, SIGMA2S = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+CHOSEN_BY = {"image": ["pointing game", "IoU at best", "instances hit"], "text": ["word precision"]}
+BETAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-def measure(clip, pairs, layers, beta, sigma2):
-    """One row a modality for one setting: the mean of its scores."""
-    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
-    options = dict(layer=layers, beta=beta, sigma2=sigma2, batch_size=32, progress=False)
-    means = localisation(explain(clip, images, captions, **options), pairs).groupby("metric")["value"].mean()
-    for (modality, names), layer in zip(CHOSEN_BY.items(), layers, strict=True):
-        yield dict(modality=modality, layer=layer, beta=beta, sigma2=sigma2, score=means[names].mean(), **means[names])
+def measure(clip, pairs, modality, layer, beta, standardise):
+    """One row for one setting of one tower: the mean of its scores."""
+    own = dict(layer=layer, beta=beta, standardise=standardise)
+    found = explain(clip, pairs, modality=modality, sigma2=1.0, quality="fast", batch_size=20, progress=False, **own)
+    means = pd.concat([localisation(found, pairs), occurrences(found, pairs)]).groupby("metric")["value"].mean()
+    names = CHOSEN_BY[modality]
+    return dict(modality=modality, **own, score=means[names].mean(), **means[names])
 
 
-def best(rows):
-    """The best row of each modality, as a (image, text) pair of dicts."""
-    table = pd.DataFrame(rows)
-    return [table[table["modality"] == m].sort_values("score").iloc[-1] for m in ("image", "text")]
+def write_others(folder, captions):
+    """The first different captions, and the end of the list for all models, whose captions say nothing."""
+    empty = Path(models.__file__).with_name("others.txt").read_text().splitlines()[-N_EMPTY:]
+    lines = [*list(dict.fromkeys(captions))[:N_OTHERS], *empty]
+    (folder / "others.txt").write_text("".join(f"{line}\n" for line in lines))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("domain", nargs="?", choices=list(DOMAINS), default="scenes")
     name, draw = DOMAINS[parser.parse_args().domain]
-    clip, pairs, rows = load_model(name), draw(N_PAIRS, seed=SEED), []
-    last = [len(tower.blocks) - 2 for tower in clip.towers]
-    for layer, beta in tqdm(list(product(range(max(last) + 1), BETAS)), desc="layer, beta"):
-        rows += measure(clip, pairs, (min(layer, last[0]), min(layer, last[1])), beta, 1.0)
-    layers = [int(row["layer"]) for row in best(rows)]
-    for sigma2, beta in tqdm(list(product(SIGMA2S, BETAS)), desc="sigma2, beta"):
-        rows += measure(clip, pairs, layers, beta, sigma2)
-    chosen = {option: [row[option].item() for row in best(rows)] for option in ("layer", "beta", "sigma2")}
-    folder = BUILT_IN[name]
-    pd.DataFrame(rows).drop_duplicates().round(4).to_csv(folder / "tuning.csv", index=False)
-    (folder / "m2ib.json").write_text(json.dumps(chosen) + "\n")
+    clip, pairs, folder = load_model(name), draw(N_PAIRS, seed=SEED), BUILT_IN[name]
+    write_others(folder, [pair.caption for pair in pairs])
+    depths = [range(-1, len(tower.blocks) - 1) for tower in clip.towers]
+    grid = [(modality, *setting) for modality, depth in zip(MODALITIES, depths) for setting in product(depth, BETAS, (False, True))]
+    table = pd.DataFrame([measure(clip, pairs, *setting) for setting in tqdm(grid, desc="settings")])
+    best = [table[table["modality"] == modality].sort_values("score").iloc[-1] for modality in MODALITIES]
+    chosen = {option: [row[option] for row in best] for option in ("layer", "beta", "standardise")}
+    table.round(4).to_csv(folder / "tuning.csv", index=False)
+    (folder / "m2ib.json").write_text(json.dumps(chosen, default=lambda number: number.item()) + "\n")
     print(chosen)
 
 

@@ -31,10 +31,10 @@ def sources():
 
 
 def digest(clip, options):
-    """What maps depend on besides their pair: the weights, the tokenizer, the defaults, the kind of device, the options."""
+    """What maps depend on besides their pair: the weights, tokenizer, defaults, other captions, kind of device, options."""
     weights = clip.model.state_dict().items()
     bits = [(name, joblib.hash(weight.detach().cpu().flatten().view(torch.uint8).numpy())) for name, weight in weights]
-    settings = (clip.tokenizer.get_vocab(), clip.defaults, clip.processor.to_dict(), clip.device.type, options)
+    settings = (clip.tokenizer.get_vocab(), clip.defaults, clip.others, clip.processor.to_dict(), clip.device.type, options)
     settings = [sorted(part.items()) if isinstance(part, dict) else part for part in settings]
     return joblib.hash(repr((bits, settings)))
 
@@ -49,11 +49,12 @@ def attribute(method, clip, pairs, folder, **options):
     new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
     if new:
         found = METHODS[method](clip, list(new.values()), **options)
-        maps = zip(found.image_maps, found.text_maps, found.tokens, strict=True)
+        maps = zip(found.image_maps, found.text_maps, found.tokens, found.similarity, found.others, strict=True)
         known = kept(store, clip.device, dict(zip(new, maps, strict=True)))
-    image_maps, text_maps, tokens = map(list, zip(*(known[key] for key in keys), strict=True))
+    image_maps, text_maps, tokens, *cosines = map(list, zip(*(known[key] for key in keys), strict=True))
     views, unit = [clip.view(image.size) for image in images], "nats" if method == "M2IB" else "cosine"
-    return Attribution(torch.stack(image_maps), text_maps, tokens, images, captions, views, method, unit)
+    cosines = map(torch.stack, cosines)
+    return Attribution(torch.stack(image_maps), text_maps, tokens, images, captions, views, method, unit, *cosines)
 
 
 def kept(store, device, new=None):

@@ -28,19 +28,22 @@ class Clip:
     """A CLIP with its tokenizer and image processor, made by `load_model`.
 
     image, text: its towers.  grid: (gh, gw) of an image's patches; patch: the side of one in pixels of the model's.
-    defaults: {"layer", "beta", "sigma2"}, each an (image, text) pair.
+    defaults: {"layer", "beta", "sigma2", "standardise"}, each an (image, text) pair.
+    others: captions of other things, beside whose cosines with an image that of its own caption is to be read.
     """
 
     kinds = ImageTower, TextTower
     fixed_length = False  # whether captions are padded to all the positions, and the padding is read
 
-    def __init__(self, model, tokenizer, processor, name, defaults):
+    def __init__(self, model, tokenizer, processor, name, defaults, others):
         self.model, self.device, self.tokenizer, self.processor, self.name = model, model.device, tokenizer, processor, name
+        self.others, self._embedded = others, (None, None)
         self.towers = self.image, self.text = tuple(kind(model) for kind in self.kinds)
         self.patch = model.config.vision_config.patch_size
         self.grid = (model.config.vision_config.image_size // self.patch,) * 2
         self.blank = tokenizer.pad_token_id  # what stands where a word is taken out
-        self.defaults = {"layer": tuple(map(default_layer, self.towers)), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), **defaults}
+        published = {"layer": tuple(map(default_layer, self.towers)), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0)}
+        self.defaults = published | {"standardise": (False, False)} | defaults
 
     def __repr__(self):
         gh, gw = self.grid
@@ -57,12 +60,25 @@ class Clip:
 
     def like(self, model):
         """Another model of the same family and shape, used as this one."""
-        return type(self)(model, self.tokenizer, self.processor, self.name, self.defaults)
+        return type(self)(model, self.tokenizer, self.processor, self.name, self.defaults, self.others)
 
     def pixels(self, images):
         """RGB PIL images through the checkpoint's own preprocessing.  -> (B, 3, H, W) on the model's device"""
         pixels = self.processor(images=list(images), return_tensors="pt").pixel_values
         return pixels.to(self.device, self.model.dtype)
+
+    def similarity(self, images, captions):
+        """The cosine of every image, RGB PIL images, with every caption.  -> (n_images, n_captions) on the model's device"""
+        with torch.no_grad():
+            return self.image.encode(self.pixels(images)) @ self.text.encode(self.tokens(captions).ids).T
+
+    def embed_others(self):
+        """The embeddings of `others`, worked out anew only where a weight has changed since.  -> (K, E)"""
+        weights = [(weight.data_ptr(), weight._version) for weight in self.model.parameters()]
+        if self._embedded[0] != weights:
+            with torch.no_grad():
+                self._embedded = weights, self.text.encode(self.tokens(self.others, warn=False).ids)
+        return self._embedded[1]
 
     def view(self, size):
         """(left, top, right, bottom) of what the patches see of an image of (width, height), in the image's own pixels."""
@@ -77,7 +93,7 @@ class Clip:
         x, y = size[0] / w, size[1] / h
         return left * x, top * y, (left + gw * self.patch) * x, (top + gh * self.patch) * y
 
-    def tokens(self, captions):
+    def tokens(self, captions, warn=True):
         """Captions -> Captions.  Warns of words that are cut off or not known.  ValueError where a caption has no word."""
         for i, caption in enumerate(captions):
             check_caption(caption, f"caption {i}")
@@ -88,7 +104,8 @@ class Clip:
         for i, caption in enumerate(captions):
             if all(whole.special_tokens_mask[i]):
                 raise ValueError(f"caption {i} is {caption!r}: give at least one word")
-            self._warn(i, caption, whole.input_ids[i], whole.offset_mapping[i], most)
+            if warn:
+                self._warn(i, caption, whole.input_ids[i], whole.offset_mapping[i], most)
         padding = "max_length" if self.fixed_length else True
         batch = self.tokenizer(captions, padding=padding, truncation=True, max_length=most, return_tensors="pt", **plain)
         attended = batch.attention_mask.bool()

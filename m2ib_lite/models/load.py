@@ -47,7 +47,8 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     name: "testbed", "radiographs", a folder of the Hugging Face layout, a hub name such as "openai/clip-vit-base-patch32" or
     "google/siglip-base-patch16-224", or a .pt, .pth or .safetensors file with the state dict of one of OpenAI's ViTs.
     tokenizer: the checkpoint's own unless given, for a state dict openai/clip-vit-base-patch32's; a folder, a hub name, or
-    OpenAI's bpe_simple_vocab_16e6.txt.gz.  A folder's m2ib.json holds its default layer, beta and sigma2.
+    OpenAI's bpe_simple_vocab_16e6.txt.gz.  A folder's m2ib.json holds its default layer, beta, sigma2 and standardise,
+    its others.txt a caption a line for `Clip.others`.
     No code of a checkpoint runs.  FileNotFoundError where there is no model or no weights; ValueError for one that is of another
     kind, cannot be read, or has weights that are absent or not finite.
     """
@@ -61,7 +62,9 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
         model, report, processor, family = read(source, dtype)
     check_weights(model, report, name)
     words = read_tokenizer(tokenizer or (openai.TOKENIZER if path.is_file() else source), name, family)
-    clip = family(model.to(pick_device(device)).eval().requires_grad_(False), words, processor, name, own_defaults(path))
+    others = path / "others.txt" if (path / "others.txt").exists() else Path(__file__).with_name("others.txt")
+    kept = own_defaults(path), others.read_text().splitlines()
+    clip = family(model.to(pick_device(device)).eval().requires_grad_(False), words, processor, name, *kept)
     check_tokenizer(clip)
     return clip
 
@@ -153,10 +156,10 @@ def check_tokenizer(clip):
 
 
 def own_defaults(folder):
-    """The default layer, beta and sigma2 of a checkpoint's m2ib.json, an (image, text) pair each; {} where it has none."""
+    """The defaults that a checkpoint's m2ib.json holds, an (image, text) pair each; {} where it has none."""
     path = folder / "m2ib.json"
     defaults = json.loads(path.read_text()) if path.exists() else {}
     for key, value in defaults.items():
-        if key not in ("layer", "beta", "sigma2") or not isinstance(value, list) or len(value) != 2:
-            raise ValueError(f"{path}: {key} is {value!r}; it may hold layer, beta and sigma2, each a list [image, text]")
+        if key not in ("layer", "beta", "sigma2", "standardise") or not isinstance(value, list) or len(value) != 2:
+            raise ValueError(f"{path}: {key} is {value!r}; it may hold layer, beta, sigma2, standardise, each a list [image, text]")
     return {key: tuple(value) for key, value in defaults.items()}

@@ -24,6 +24,9 @@ def scores(clip, name, pairs, options):
     masks = localisation(attribution, pairs, "masks").query("modality == 'image'")
     masks = masks.assign(metric=masks["metric"] + " of masks")
     tables = [localisation(attribution, pairs), masks, occurrences(attribution, pairs)]
+    ids, cosines = [pair.id for pair in pairs], attribution.similarity.tolist()
+    similarity = dict(pair=ids, modality="pair", metric="similarity", value=cosines, chance=attribution.others.mean(dim=1).tolist())
+    tables.append(pd.DataFrame(similarity).assign(method=attribution.method))
     tables.append(confidence(clip, attribution, pairs, batch_size=len(pairs)))
     return pd.concat([table for table in tables if len(table)])
 
