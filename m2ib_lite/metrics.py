@@ -91,6 +91,12 @@ def instances_hit(heat, masks):
     return float(np.mean([found[mask].mean() >= 0.5 for mask in masks]))
 
 
+def instances_seen(heat, masks, share=0.1):
+    """Share of the objects that can be seen in the drawn map: the highest point of each reaches that share of the maximum."""
+    heat = _checked(heat, *masks)
+    return float(np.mean([heat[mask].max() >= share * heat.max() > 0 for mask in masks]))
+
+
 def words_hit(scores, relevant):
     """Share of the relevant words among as many of the highest words (R-precision)."""
     relevant = np.asarray(relevant, bool)

@@ -10,11 +10,25 @@ from ..explain import noise_of, problem
 from ..side import MODALITIES, attribute_sides
 
 
-def follow(clip, pairs, modality, steps, layer, beta, sigma2, samples=10, lr=1.0, seed=0, batch_size=16, standardise=False):
+def follow(
+    clip,
+    pairs,
+    modality,
+    steps,
+    layer,
+    beta,
+    sigma2,
+    samples=10,
+    lr=1.0,
+    seed=0,
+    batch_size=16,
+    standardise=False,
+    antithetic=False,
+):
     """The maps of one tower after each of these numbers of steps, those of `explain`, and the two terms of the loss there.
 
-    modality: "image" or "text"; layer, beta, sigma2: that tower's; standardise: as in explain; 0 steps is the start.  The terms
-    are of noise that was not fitted.  -> {n: Attribution without the other's maps}, and a DataFrame of pair, modality, steps,
+    modality: "image" or "text"; layer, beta, sigma2, standardise: that tower's; 0 steps is the start.  The terms are of noise that
+    was not fitted.  -> {n: Attribution without the other's maps}, and a DataFrame of pair, modality, steps,
     compression and fitting, as in bottleneck.terms.
     """
     maps, losses = {n: [] for n in steps}, {n: [] for n in steps}
@@ -22,7 +36,7 @@ def follow(clip, pairs, modality, steps, layer, beta, sigma2, samples=10, lr=1.0
 
     def find(side):
         hidden, similarity, valid = problem(side, standardise)
-        draw, unseen = (noise_of(side, samples, s) for s in (seed, seed + 1))
+        draw, unseen = (noise_of(side, samples, s, antithetic) for s in (seed, seed + 1))
         noise = unseen()
         for n, alpha in zip(range(max(steps) + 1), descend(hidden, similarity, valid, draw, **loss, lr=lr), strict=False):
             if n in maps:

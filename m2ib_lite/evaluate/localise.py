@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -73,7 +74,8 @@ def localisation(attribution, pairs, truth="boxes"):
 def occurrences(attribution, pairs):
     """Whether every occurrence of every named object, and every word that names one, is found: a tidy table as localisation's.
 
-    "instances hit" and "words hit" are shares, "all instances hit" and "all words hit" 0 or 1; see metrics.instances_hit.
+    "instances hit", by rank, "instances seen", by sight, and "words hit" are shares, "all instances hit" and so on 0 or 1; see
+    metrics.instances_hit and instances_seen.
     chance: not known, None; compare with the `random` control.
     """
     rows = []
@@ -82,8 +84,25 @@ def occurrences(attribution, pairs):
         if heat is not None:
             named = [box.rectangle(heat.shape) for box in pair.boxes if box.named]
             hits.append(("image", "instances hit", metrics.instances_hit(heat, named)))
+            hits.append(("image", "instances seen", metrics.instances_seen(heat, named)))
         if any(relevant):
             hits.append(("text", "words hit", metrics.words_hit(scores.cpu(), relevant)))
         for modality, name, share in hits:
             rows += [(pair.id, modality, name, share, None), (pair.id, modality, f"all {name}", float(share == 1), None)]
     return tidy(rows, attribution.method)
+
+
+def word_game(heats, pair, method):
+    """Whether the map of each word finds what that word names: a tidy table as localisation's, a row for each word and metric.
+
+    heats: {word: (H, W)}, words of pair.words().  1 where the highest point in the boxes of the word's own is higher than all
+    others, "pointing game", or than those in the other named boxes, if there are any, "own object"; a tie is 0.
+    """
+    rows = []
+    for word, heat in heats.items():
+        own = np.any([box.rectangle(heat.shape) for box in pair.boxes if box.named and box.word == word], axis=0)
+        others, chance = pair.region() & ~own, 1 / len(pair.words())
+        rows.append((pair.id, "image", "pointing game", float(heat[own].max() > heat[~own].max()), own.mean()))
+        if others.any():
+            rows.append((pair.id, "image", "own object", float(heat[own].max() > heat[others].max()), chance))
+    return tidy(rows, method)

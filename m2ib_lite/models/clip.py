@@ -28,7 +28,7 @@ class Clip:
     """A CLIP with its tokenizer and image processor, made by `load_model`.
 
     image, text: its towers.  grid: (gh, gw) of an image's patches; patch: the side of one in pixels of the model's.
-    defaults: {"layer", "beta", "sigma2", "standardise"}, each an (image, text) pair.
+    published, defaults: {"layer", "beta", "sigma2", "standardise"}, each an (image, text) pair: the paper's and the model's own.
     others: captions of other things, beside whose cosines with an image that of its own caption is to be read.
     """
 
@@ -42,8 +42,9 @@ class Clip:
         self.patch = model.config.vision_config.patch_size
         self.grid = (model.config.vision_config.image_size // self.patch,) * 2
         self.blank = tokenizer.pad_token_id  # what stands where a word is taken out
-        published = {"layer": tuple(map(default_layer, self.towers)), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0)}
-        self.defaults = published | {"standardise": (False, False)} | defaults
+        layers = tuple(map(default_layer, self.towers))
+        self.published = {"layer": layers, "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), "standardise": (False, False)}
+        self.defaults = self.published | defaults
 
     def __repr__(self):
         gh, gw = self.grid

@@ -34,7 +34,7 @@ def random_clip(size, tokenizer, device="cpu", dtype=torch.float32, **ids):
     text = dict(hidden_size=text_D, intermediate_size=4 * text_D, num_attention_heads=text_heads, vocab_size=49408, **ids)
     torch.manual_seed(0)
     model = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=E)).eval().requires_grad_(False)
-    return Clip(model.to(device, dtype), tokenizer, CLIPImageProcessorPil(), size, {})
+    return Clip(model.to(device, dtype), tokenizer, CLIPImageProcessorPil(), size, {}, ["a photo"])
 
 
 def measured(command):
