@@ -67,6 +67,8 @@ def test_nothing_is_opened_before_it_is_asked_for_and_then_that_alone(images, mo
 
 def test_csv_and_jsonl_say_the_same_and_a_box_is_kept_inside_its_picture(images):
     boxes = [CAT, dict(CAT, x=-5, named=False), dict(CAT, x=35.4, w=99)]
+    inside = [(3, 10, True), (0, 5, False), (35, 5, True)]  # x, width, named
+    kept = [Box("cat", x, 4, w, 12, named, "cat") for x, w, named in inside]
     rows = [("image", "caption", "boxes", "note"), ("a.png", 'one "cat", one\nbed', json.dumps(boxes), "x")]
     path = write_csv(images, [*rows, ("b.jpg", "une forêt 🌲", "", "")])
     from_csv = list(load_pairs(images))
@@ -77,7 +79,6 @@ def test_csv_and_jsonl_say_the_same_and_a_box_is_kept_inside_its_picture(images)
     (images / "captions.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
     for pairs in (from_csv, from_unix, list(load_pairs(images))):
         assert [(pair.id, pair.caption) for pair in pairs] == [("a.png", 'one "cat", one\nbed'), ("b.jpg", "une forêt 🌲")]
-        kept = [Box("cat", 3, 4, 10, 12, True, "cat"), Box("cat", 0, 4, 5, 12, False, "cat"), Box("cat", 35, 4, 5, 12, True, "cat")]
         assert [pair.boxes for pair in pairs] == [kept, []]
         assert pairs[0].words() == {"cat"}
 
