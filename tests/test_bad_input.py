@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import warnings
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -240,12 +241,8 @@ def test_a_picture_that_pillow_opened_and_cannot_decode_is_refused():
 )
 def test_a_fault_of_the_machine_is_not_put_down_to_the_picture(tmp_path, monkeypatch, fault, lazy):
     PAIR.image.save(tmp_path / "a.png")
-
-    def fail(*_):
-        raise fault
-
     with Image.open(tmp_path / "a.png") as image:
-        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", Mock(side_effect=fault))
         with pytest.raises(type(fault)) as caught:
             open_image(image if lazy else tmp_path / "a.png")
     if isinstance(fault, OSError):
