@@ -2,11 +2,13 @@ import csv
 import errno
 import io
 import json
+import re
 import shutil
 import socket
 import tarfile
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import datasets
 import numpy as np
@@ -17,9 +19,8 @@ import pytest
 from PIL import Image
 
 from m2ib_lite import explain
-from m2ib_lite.data import Box, Pairs, load_pairs, open_image, readable
+from m2ib_lite.data import Box, load_pairs, open_image, readable
 from m2ib_lite.evaluate.localise import localisation
-from m2ib_lite.words import whole_words
 
 CAT = {"label": "cat", "x": 3, "y": 4, "w": 10, "h": 12, "word": "cat"}
 
@@ -53,8 +54,7 @@ def test_nothing_is_opened_before_it_is_asked_for_and_then_that_alone(images, mo
     monkeypatch.setattr("m2ib_lite.data.records.open_image", lambda path: opened.append(path.name) or open_image(path))
     data = load_pairs(images)
     assert (len(data), data.ids, data[1:].ids) == (3, ["a.png", "b.jpg", "c.png"], ["b.jpg", "c.png"])
-    assert len(data.digest()) == 32
-    assert isinstance(data[1:], Pairs)
+    assert len(data[1:].digest()) == 32
     assert opened == []
     assert (data[-1].caption, data[1:][0].caption) == ("an owl", "a dog")
     assert opened == ["c.png", "b.jpg"]
@@ -64,27 +64,22 @@ def test_nothing_is_opened_before_it_is_asked_for_and_then_that_alone(images, mo
         data[3]
 
 
-def test_csv_and_jsonl_say_the_same(images):
-    rows = [
-        ("image", "caption", "boxes", "note"),
-        ("a.png", 'one "cat", one\nbed', json.dumps([CAT, dict(CAT, named=False)]), "x"),
-        ("b.jpg", "une forêt 🌲", "", ""),
-    ]
-    path = write_csv(images, rows)
+def test_csv_and_jsonl_say_the_same_and_a_box_is_kept_inside_its_picture(images):
+    boxes = [CAT, dict(CAT, x=-5, named=False), dict(CAT, x=35.4, w=99)]
+    inside = [(3, 10, True), (0, 5, False), (35, 5, True)]  # x, width, named
+    kept = [Box("cat", x, 4, w, 12, named, "cat") for x, w, named in inside]
+    rows = [("image", "caption", "boxes", "note"), ("a.png", 'one "cat", one\nbed', json.dumps(boxes), "x")]
+    path = write_csv(images, [*rows, ("b.jpg", "une forêt 🌲", "", "")])
     from_csv = list(load_pairs(images))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r\n", b"\n"))  # as Excel and as Unix write it
-    assert [pair.caption for pair in load_pairs(path)] == [rows[1][1], rows[2][1]]
+    from_unix = list(load_pairs(path))
     path.unlink()
-    entries = [
-        dict(image="a.png", caption=rows[1][1], boxes=[CAT, dict(CAT, named=False)]),
-        dict(image="b.jpg", caption=rows[2][1]),
-    ]
-    (images / "captions.jsonl").write_text("\n\n".join(map(json.dumps, entries)))
-    from_jsonl = list(load_pairs(images))
-    for pair, same in zip(from_csv, from_jsonl, strict=True):
-        assert (pair.id, pair.caption, pair.boxes) == (same.id, same.caption, same.boxes)
-    assert from_csv[0].boxes == [Box("cat", 3, 4, 10, 12, True, "cat"), Box("cat", 3, 4, 10, 12, False, "cat")]
-    assert from_csv[0].words() == {"cat"}
+    lines = [dict(image="a.png", caption='one "cat", one\nbed', boxes=boxes), dict(image="b.jpg", caption="une forêt 🌲")]
+    (images / "captions.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    for pairs in (from_csv, from_unix, list(load_pairs(images))):
+        assert [(pair.id, pair.caption) for pair in pairs] == [("a.png", 'one "cat", one\nbed'), ("b.jpg", "une forêt 🌲")]
+        assert [pair.boxes for pair in pairs] == [kept, []]
+        assert pairs[0].words() == {"cat"}
 
 
 def test_ids_are_given_or_made_of_the_image_name_and_always_unique(images):
@@ -101,60 +96,50 @@ def test_ids_are_given_or_made_of_the_image_name_and_always_unique(images):
         load_pairs(images)
 
 
-def test_a_box_is_kept_inside_its_picture(images):
-    boxes = [dict(CAT, x=-5), dict(CAT, x=35.4, w=99)]
-    (images / "captions.jsonl").write_text(json.dumps(dict(image="a.png", caption="a cat", boxes=boxes)))
-    assert [(box.x, box.w) for box in load_pairs(images)[0].boxes] == [(0, 5), (35, 5)]
+def line(**columns):
+    return json.dumps(dict(image="a.png", caption="a big cat") | columns)
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         ('{"image": "a.png"', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        (line(caption="half \ud800"), "half a character"),
         ('["a.png", "a cat"]', "not a JSON object"),
         ("{}", "not a JSON object"),
-        ("[" * 100_000, "not JSON"),
         ('{"image": "a.png"}', "no column 'caption' but image: say load_pairs"),
-        ('{"image": 3, "caption": "a cat"}', "not int"),
-        ('{"image": "a.png", "caption": " \\u00a0"}', "give at least one word"),
-        ('{"image": "a.png", "caption": "half \\ud800"}', "half a character"),
-        ('{"image": "no.png", "caption": "a cat"}', "No such file"),
-        ('{"image": "a\\u0000.png", "caption": "a cat"}', "not an image"),
-        ('{"image": "captions.jsonl", "caption": "a cat"}', "not an image"),
-        ('{"image": ".", "caption": "a cat"}', "Is a directory, give an image file"),
-        ('{"image": "a.png", "caption": "a cat", "boxes": {"label": "cat"}}', "JSON list"),
-        ('{"image": "a.png", "caption": "a cat", "boxes": "[{"}', "box .* cannot be read"),
-        (
-            json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, wide=3)])),
-            "'wide'.*: give a JSON list of objects",
-        ),
-        ("null", "not a JSON object"),
-        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, w=0)])), "above zero"),
-        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, w=0.4)])), "above zero"),
-        (json.dumps(dict(image="a.png", caption="cats", boxes=[CAT])), "word 'cat' is none of the caption's"),
-        (json.dumps(dict(image="a.png", caption="a big cat", boxes=[dict(CAT, word="big cat")])), "word 'big cat' is none"),
-        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=float("nan"))])), "NaN"),
-        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, named="no")])), "another kind.*named, a bool"),
-        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x=40)])), "outside the picture of 40 x 30 pixels"),
-        (json.dumps(dict(image="a.png", caption="a cat", boxes=[{"label": "cat"}])), "missing 4 required"),
-        (json.dumps(dict(image="a.png", caption="a cat", boxes=[dict(CAT, x="3")])), "type str"),
-        ('{"image": "https://host/a.png", "caption": "a cat"}', "is an address: fetch them, as README says, with `img2dataset"),
-        ('{"image": "a.png", "caption": "https://host/a.png"}', "give the caption first"),
-        ('{"image": "a.png", "caption": "a cat", "boxes": [], "mask_file_name": "no.png"}', "No such file"),
-        ('{"image": "a.png", "caption": "a cat", "boxes": [], "mask_file_name": "a.png"}', "give a gray one of the image's size"),
+        (line(image=3), "not int"),
+        (line(caption=" \u00a0"), "give at least one word"),
+        (line(caption="https://host/a.png"), "give the caption first"),
+        (line(image="https://host/a.png"), "is an address: fetch them, as README says, with `img2dataset"),
+        (line(image="no.png"), "No such file"),
+        (line(image="a\0.png"), "not an image"),
+        (line(image="captions.jsonl"), "not an image"),
+        (line(image="."), "Is a directory, give an image file"),
+        (line(boxes={"label": "cat"}), "JSON list"),
+        (line(boxes="[{"), "box .* cannot be read"),
+        (line(boxes=[dict(CAT, wide=3)]), "'wide'.*: give a JSON list of objects"),
+        (line(boxes=[{"label": "cat"}]), "missing 4 required"),
+        (line(boxes=[dict(CAT, w=0.4)]), "above zero"),
+        (line(boxes=[dict(CAT, x=float("nan"))]), "NaN"),
+        (line(boxes=[dict(CAT, x="3")]), "type str"),
+        (line(boxes=[dict(CAT, named="no")]), "another kind.*named, a bool"),
+        (line(boxes=[dict(CAT, word="big cat")]), "word 'big cat' is none of the caption's"),
+        (line(boxes=[dict(CAT, word="ca")]), "word 'ca' is none"),
+        (line(boxes=[dict(CAT, x=40)]), "outside the picture of 40 x 30 pixels"),
+        (line(mask_file_name="no.png"), "No such file"),
+        (line(mask_file_name="a.png"), "give a gray one of the image's size"),
     ],
 )
 def test_a_bad_pair_is_named_when_it_is_asked_for_and_harms_no_other(images, entry, message):
-    (images / "captions.jsonl").write_text(
-        f'{{"image": "a.png", "caption": "a cat"}}\n{entry}\n{{"image": "c.png", "caption": "an owl"}}'
-    )
+    (images / "captions.jsonl").write_text("\n".join([line(), entry, line(image="c.png", caption="an owl")]))
     data = load_pairs(images)
-    assert (len(data), len(set(data.ids)), data[0].caption, data[2].caption) == (3, 3, "a cat", "an owl")
+    assert (len(data), len(set(data.ids)), data[0].caption, data[2].caption) == (3, 3, "a big cat", "an owl")
     assert data.digest() == load_pairs(images).digest()
     with pytest.raises((ValueError, OSError), match=message) as caught:
         data[1]
-    assert "captions.jsonl, line 2" in str(caught.value)
-    assert repr(data.ids[1]) in str(caught.value)
+    assert f"pair {data.ids[1]!r} (captions.jsonl, line 2)" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +149,7 @@ def test_a_bad_pair_is_named_when_it_is_asked_for_and_harms_no_other(images, ent
         (b"image,caption\r\n", "has no pairs"),
         (b"picture,caption\na.png,x\n", r"no column 'image' but picture, caption: say load_pairs\(\.\.\., image='its name'\)"),
         (b"image;caption\na.png;x\n", "no column 'image' but image;caption"),
+        (b"jpg,text\nhttp://h/a,x\nhttps://h/b,y\n", r"addresses: .*--url_list captions\.csv --url_col jpg --caption_col text"),
         ("image,caption\na.png,forêt\n".encode("latin-1"), "is not UTF-8"),
         ("image,caption\na.png,x\n".encode("utf-16"), "is not UTF-8"),
         (b'image,caption\na.png,"an open quote\nb.jpg,y\n', "line 3 is not CSV"),
@@ -199,15 +185,13 @@ def test_what_is_no_data_is_refused_by_name(source, options, error, message, tmp
         load_pairs(source, **options)
 
 
-def test_a_count_takes_a_drawn_part_in_order_and_more_than_there_is_warns(images):
-    (images / "many.tsv").write_text("".join(f"caption {i}\t{i:02}.png\n" for i in range(50)))
-    part = load_pairs(images / "many.tsv", 5, seed=1)
-    assert part.ids == sorted(part.ids) != load_pairs(images / "many.tsv").ids[:5]
-    assert load_pairs(images / "many.tsv", 5).ids == load_pairs(images / "many.tsv", 5, seed=0).ids
-    assert set(part.ids) < set(load_pairs(images / "many.tsv", 20, seed=1).ids)
-    assert part.ids != load_pairs(images / "many.tsv", 5, seed=2).ids
-    with pytest.warns(UserWarning, match="has 50 pairs, not 60: all of them are taken"):
-        assert len(load_pairs(images / "many.tsv", 60)) == 50
+def test_a_count_takes_a_drawn_part_in_order(tmp_path):
+    many = tmp_path / "many.tsv"
+    many.write_text("".join(f"caption {i}\t{i:02}.png\n" for i in range(50)))
+    part = load_pairs(many, 5, seed=1)
+    assert part.ids == sorted(part.ids) != load_pairs(many).ids[:5]
+    assert set(part.ids) < set(load_pairs(many, 20, seed=1).ids)
+    assert load_pairs(many, 5).ids == load_pairs(many, 5, seed=0).ids != part.ids
 
 
 def test_a_tsv_has_caption_then_image_and_no_header(images):
@@ -222,21 +206,17 @@ def test_a_tsv_has_caption_then_image_and_no_header(images):
 
 
 def test_a_digest_follows_what_the_records_say_and_not_where_they_lie(images, tmp_path_factory):
-    rows = [("image", "caption"), ("a.png", "a cat"), ("b.jpg", "a dog")]
+    header, first, second = rows = [("image", "caption", "boxes"), ("a.png", "a cat", ""), ("b.jpg", "a dog", "")]
     write_csv(images, rows)
-    first = load_pairs(images).digest()
-    copy = tmp_path_factory.mktemp("elsewhere")
-    for file in images.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    assert load_pairs(copy).digest() == first
-    assert load_pairs(images)[::-1].digest() != first
-    assert load_pairs(images)[:1].digest() != first
-    write_csv(copy, [rows[0], ("a.png", "a cats"), rows[2]])
-    assert load_pairs(copy).digest() != first
-    write_csv(copy, [(*rows[0], "boxes"), (*rows[1], json.dumps([CAT])), (*rows[2], "")])
-    assert load_pairs(copy).digest() != first
+    copy = shutil.copytree(images, tmp_path_factory.mktemp("elsewhere") / "images")
+    data = load_pairs(images)
+    assert load_pairs(copy).digest() == data.digest()
+    digests = {data.digest(), data[::-1].digest(), data[:1].digest()}
+    for changed in (("a.png", "a cats", ""), (*first[:2], json.dumps([CAT]))):
+        write_csv(copy, [header, changed, second])
+        digests.add(load_pairs(copy).digest())
     Image.new("RGB", (41, 30)).save(images / "a.png")
-    assert load_pairs(images).digest() != first
+    assert len(digests | {data.digest()}) == 6
 
 
 COLUMNS = ["category_name", "label_text", "path", "x", "y", "w", "h", "image_width", "image_height", "dicom_id"]
@@ -262,7 +242,7 @@ def chest(tmp_path):
 def test_mscxr_boxes_of_one_phrase_make_one_pair_and_follow_a_picture_that_was_made_smaller(chest):
     data = load_pairs(chest)
     assert data.ids == ["dicom-a-1", "dicom-a-2", "dicom-b-1"]
-    assert data[0].caption == "left basal opacity"
+    assert [pair.caption for pair in data] == ["left basal opacity", "pneumonia", "left basal opacity"]
     assert data[0].boxes == [Box("Opacity", 800, 100, 200, 300), Box("Opacity", 0, 0, 100, 50)]
     assert data[1].boxes == [Box("Pneumonia", 800, 100, 200, 300)]
     (box,) = data[2].boxes  # 103..116, 53..58 of 1000 x 500 pixels, a fifth of that in the file
@@ -281,18 +261,11 @@ def test_mscxr_pictures_are_found_from_any_of_their_folders(chest, tmp_path_fact
 
 
 def test_mscxr_boxes_outside_the_centre_crop_stay_in_image_pixels(chest, clip):
-    data = load_pairs(chest)
-    pair = replace(data[0], caption="left owl")  # words of the testbed's
+    pair = replace(load_pairs(chest)[0], caption="left owl")  # words of the testbed's
     found = explain(clip, pair, steps=1, samples=1, progress=False)
-    assert found.views == [(250, 0, 750, 500)]
-    heat = found.heat(0)
-    assert heat.shape == (500, 1000)
-    right, left = data[0].boxes
-    assert not heat[right.rectangle(heat.shape)].any()  # what the model never saw
-    assert not heat[left.rectangle(heat.shape)].any()
-    assert heat[:, 250:750].any()
+    assert (found.views, found.heat(0).shape) == ([(250, 0, 750, 500)], (500, 1000))
     scores = localisation(found, [pair]).set_index("metric").value
-    assert scores["energy inside"] == scores["pointing game"] == 0
+    assert scores["energy inside"] == scores["pointing game"] == 0  # in what the model never saw
 
 
 @pytest.mark.parametrize(
@@ -340,7 +313,10 @@ def test_rows_of_anything_with_a_length_are_pairs():
     for i, message in ((1, "row-1.*has no image"), (2, "row-2.*no column 'caption' but image"), (3, "row-3.*tuple: give a dict")):
         with pytest.raises(ValueError, match=message):
             data[i]
-    assert data.digest() != load_pairs([{"image": grey, "caption": "a dog"}]).digest()
+    with pytest.warns(UserWarning, match=r"3 of 4 pairs are left out; the first: pair 'row-1' \(a row of list\)"):
+        assert [pair.id for pair in readable(data)] == ["row-0"]
+    with pytest.raises(ValueError, match="none of 3 pairs can be read; the first: pair 'row-1'"):
+        readable(data[1:])
 
 
 def jpeg(value):
@@ -392,20 +368,15 @@ def test_what_img2dataset_writes_is_read_and_what_it_could_not_fetch_is_bad_alon
 
 
 @pytest.mark.parametrize(("shards", "file"), [("parquet", "00001.parquet"), ("webdataset", "00001.tar")], indirect=["shards"])
-def test_a_torn_shard_is_a_bad_pair_that_harms_no_other(shards, file):
+def test_a_torn_shard_is_a_bad_pair_that_harms_no_other_and_a_full_disk_is_not_put_down_to_it(shards, file, monkeypatch):
     (shards / file).write_bytes((shards / file).read_bytes()[:700])
     data = load_pairs(shards)
     with pytest.raises(ValueError, match=rf"{file}.*it cannot be read .*: write it again"):
         data[data.ids.index(f"{file}, all of it")]
     assert data[data.ids.index("00000-000000")].caption == "cat 0"
-
-
-@pytest.mark.parametrize("shards", ["parquet"], indirect=True)
-def test_a_disk_that_is_full_is_not_put_down_to_a_shard(shards, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "no space left on device")
-
-    monkeypatch.setattr(datasets.Dataset, "from_parquet", full)
+    full = OSError(errno.ENOSPC, "no space left on device")
+    monkeypatch.setattr(datasets.Dataset, "from_parquet", Mock(side_effect=full))
+    monkeypatch.setattr(datasets, "load_dataset", Mock(side_effect=full))
     with pytest.raises(OSError, match="no space left"):
         load_pairs(shards)
 
@@ -427,15 +398,6 @@ def test_pictures_of_a_parquet_file_are_checked_by_us(tmp_path, monkeypatch):
         data[0]
 
 
-@pytest.mark.parametrize("table", ["cc.tsv", "cc.csv"])
-def test_a_table_of_addresses_is_refused_with_the_command_that_fetches_them(tmp_path, table):
-    write_csv(tmp_path, [("caption", "image"), ("a cat", "http://host/a.jpg"), ("a dog", "https://host/b.jpg")], "cc.csv")
-    (tmp_path / "cc.tsv").write_text("a cat\thttp://host/a.jpg\na dog\thttps://host/b.jpg\n")
-    command = f"`img2dataset --url_list {table} --url_col image --caption_col caption"
-    with pytest.raises(ValueError, match=f"the images of {table} are addresses: fetch them, as README says, with {command}"):
-        load_pairs(tmp_path / table)
-
-
 def test_an_image_folder_of_hugging_face_is_read_with_its_masks(images):
     bits = np.zeros((30, 40), np.uint8)
     bits[4:16, 3:13], bits[10:20, 8:20] = 1, bits[10:20, 8:20] + 2
@@ -453,10 +415,7 @@ def test_an_image_folder_of_hugging_face_is_read_with_its_masks(images):
 
 
 def test_a_name_of_the_hub_that_cannot_be_had_is_a_quick_clear_error(monkeypatch):
-    def unreachable(*_, **__):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=socket.gaierror(-2, "Name or service not known")))
     started = time.monotonic()
     with pytest.raises(OSError, match=r"no data 'owner/name:test' here, and none from the hub .*: give the path") as caught:
         load_pairs("owner/name:test")
@@ -483,27 +442,12 @@ def test_a_hundred_thousand_lines_are_listed_in_seconds(tmp_path):
 
 
 def test_photographs_are_real_pictures_whose_boxes_and_words_fit():
-    with pytest.warns(UserWarning, match="photographs has 20 pairs, not 100"):
-        data = load_pairs("photographs", 100)
+    data = load_pairs("photographs")
     for pair in data:
-        assert pair.boxes
         assert min(pair.image.size) >= 300
-        assert pair.region().any()
-        words, _ = whole_words(pair.caption, pair.caption.split())
-        assert pair.words() <= set(words)
-        assert not {box.label for box in pair.boxes if not box.named} & set(words)
-    coins, rocket = (data[data.ids.index(name)] for name in ("coins", "rocket"))
-    assert len(coins.boxes) == 24
+        assert pair.boxes
+        assert not {box.label for box in pair.boxes if not box.named} & set(re.findall(r"\w+", pair.caption))
+    rocket = data[data.ids.index("rocket")]
     (box,) = (box for box in rocket.boxes if box.named)
-    inside = np.asarray(rocket.image.convert("L"), float)[box.rectangle((427, 640))].mean()
-    assert inside > 1.5 * np.asarray(rocket.image.convert("L"), float)[: box.y + box.h].mean()  # a white rocket, a dark sky
-
-
-def test_pairs_that_cannot_be_read_are_left_out_with_a_warning(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
-    (tmp_path / "captions.csv").write_text("image,caption\ngood.png,an owl\nmissing.png,a cat\n")
-    with pytest.warns(UserWarning, match=r"1 of 2 pairs are left out; the first: pair 'missing.png'"):
-        assert [pair.id for pair in readable(load_pairs(tmp_path))] == ["good.png"]
-    (tmp_path / "good.png").unlink()
-    with pytest.raises(ValueError, match="none of 2 pairs can be read"):
-        readable(load_pairs(tmp_path))
+    gray = np.asarray(rocket.image.convert("L"), float)
+    assert gray[box.rectangle(gray.shape)].mean() > 1.5 * gray[: box.y + box.h].mean()  # a white rocket, a dark sky

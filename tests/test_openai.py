@@ -19,14 +19,19 @@ CAPTIONS = ["an owl", "Small left PNEUMOTHORAX, no cardiomegaly.", "\U0001f989\U
 FC = "{}transformer.resblocks.0.mlp.c_fc.weight"  # whose width is the tower's
 
 
+def save(state, path):
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def original():
     return openai_model()
 
 
-def save(state, path):
-    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
-    return path
+@pytest.fixture
+def weights(original, tmp_path):
+    return save(original.state_dict(), tmp_path / "weights.pt")
 
 
 def load(path, **options):
@@ -49,17 +54,15 @@ def same(clip, original, tolerance=1e-5):
 def test_a_state_dict_becomes_the_same_model(original, tmp_path, name):
     clip = load(save(original.state_dict(), tmp_path / name))
     same(clip, original)
-    assert clip.grid == (7, 7)
+    assert (clip.grid, clip.view((112, 56))) == ((7, 7), (28, 0, 84, 56))
     assert [block.self_attn.num_heads for tower in clip.towers for block in tower.blocks] == [2] * 4 + [1] * 3
-    assert clip.view((112, 56)) == (28, 0, 84, 56)
 
 
 def test_what_training_and_torchscript_leave_around_the_weights_is_taken_off(original, tmp_path):
     state = {f"module.{name}": weight for name, weight in original.state_dict().items()}
     same(load(save({"epoch": 3, "state_dict": state}, tmp_path / "trained.pt")), original)
-    same(load(save(state | {"epoch": 3}, tmp_path / "flat.pt")), original)
     counts = dict(input_resolution=torch.tensor(56), context_length=torch.tensor(77), vocab_size=torch.tensor(49408))
-    same(load(save(original.state_dict() | counts, tmp_path / "unscripted.pt")), original)
+    same(load(save(state | counts | {"epoch": 3}, tmp_path / "flat.pt")), original)
 
 
 def test_half_precision_inside_is_computed_in_the_precision_that_is_asked_for(tmp_path):
@@ -71,33 +74,28 @@ def test_half_precision_inside_is_computed_in_the_precision_that_is_asked_for(tm
     assert load(tmp_path / "half.pt", dtype=torch.bfloat16).model.dtype == torch.bfloat16
 
 
-def test_the_vocabulary_is_openais(monkeypatch):
+def test_the_vocabulary_is_openais_packed_or_not_and_another_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", SimpleNamespace(fix_text=lambda text: text))  # which mends broken text, of no use here
     simple = openai_module("simple_tokenizer").SimpleTokenizer(str(openai_bpe()))
-    tokenizer = read_bpe(openai_bpe())
-    assert tokenizer.get_vocab() == simple.encoder
-    for caption in CAPTIONS:
-        assert tokenizer(caption).input_ids == [49406, *simple.encode(caption), 49407]
-
-
-def test_an_unpacked_vocabulary_is_the_same_and_another_file_is_refused(tmp_path):
     (tmp_path / "bpe.txt").write_bytes(gzip.decompress(openai_bpe().read_bytes()))
-    assert read_bpe(tmp_path / "bpe.txt").get_vocab() == read_bpe(openai_bpe()).get_vocab()
+    for path in (openai_bpe(), tmp_path / "bpe.txt"):
+        tokenizer = read_bpe(path)
+        assert tokenizer.get_vocab() == simple.encoder
+        assert tokenizer(CAPTIONS).input_ids == [[49406, *simple.encode(caption), 49407] for caption in CAPTIONS]
     (tmp_path / "short.txt").write_text("#version\na b\n")
     with pytest.raises(ValueError, match=r"short\.txt is not OpenAI's BPE file"):
         read_bpe(tmp_path / "short.txt")
 
 
-@pytest.mark.parametrize("spoilt", [lambda whole: whole[:5000], lambda whole: whole[:5000] + bytes(500) + whole[5500:]])
-def test_a_torn_vocabulary_is_refused(original, tmp_path, spoilt):
-    path = save(original.state_dict(), tmp_path / "weights.pt")
-    (tmp_path / "bpe.txt.gz").write_bytes(spoilt(openai_bpe().read_bytes()))
+@pytest.mark.parametrize("spoil", [lambda whole: whole[:5000], lambda whole: whole[:5000] + bytes(500) + whole[5500:]])
+def test_a_torn_vocabulary_is_refused(weights, tmp_path, spoil):
+    (tmp_path / "bpe.txt.gz").write_bytes(spoil(openai_bpe().read_bytes()))
     with pytest.raises(ValueError, match=r"no tokenizer for .*weights\.pt at .*bpe\.txt\.gz \(.+\): give tokenizer="):
-        load(path, tokenizer=tmp_path / "bpe.txt.gz")
+        load(weights, tokenizer=tmp_path / "bpe.txt.gz")
 
 
-def test_real_words_come_in_real_pieces(original, tmp_path):
-    text = load(save(original.state_dict(), tmp_path / "weights.pt")).tokens(CAPTIONS)
+def test_real_words_come_in_real_pieces(weights):
+    text = load(weights).tokens(CAPTIONS)
     assert text.tokens[1] == ["Small", "left", "PNEU", "MO", "THOR", "AX", ",", "no", "cardi", "ome", "gal", "y", "."]
     assert "".join(text.tokens[2]) == CAPTIONS[2].replace(" ", "")
     assert text.tokens[2][:4] == ["\U0001f989", "", "\U0001f989", ""]
@@ -146,10 +144,9 @@ def test_other_weights_are_refused_by_name(original, tmp_path, change, message):
         load(save(change(original.state_dict()), tmp_path / "weights.pt"))
 
 
-def test_a_tokenizer_that_is_not_the_models_is_refused(original, tmp_path, monkeypatch):
-    path = save(original.state_dict(), tmp_path / "weights.pt")
+def test_a_tokenizer_that_is_not_the_models_is_refused(weights, monkeypatch):
     with pytest.raises(ValueError, match="ends captions with token 49407 of 49408, this tokenizer with 3: give its own"):
-        load(path, tokenizer=BUILT_IN["testbed"])
+        load(weights, tokenizer=BUILT_IN["testbed"])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"no tokenizer for [\s\S]*give tokenizer=, OpenAI's bpe_simple_vocab_16e6"):
-        load(path, tokenizer=None)
+        load(weights, tokenizer=None)

@@ -59,15 +59,12 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
     (out / "01_good_old.png").write_text("from an earlier run")
     (out / "diary.txt").write_text("not ours")
     assert figures(["N=3"], folder, out) == 1
-    assert (out / "diary.txt").exists()
-    assert not (out / "01_good_old.png").exists()
+    made = {"01_good.json", "01_good.png", "01_good.pdf", "index.html", "runs.json"}
+    assert {path.name for path in out.glob("*.*")} == made | {"diary.txt"}
     assert "ValueError: on purpose" in capsys.readouterr().out
     assert json.loads((out / "01_good.json").read_text())["rows"][0]["mean"] == 3.5
     assert all(text in (out / "index.html").read_text() for text in ("01_good.png", "on purpose", "n is large"))
-    for name in ("01_good.png", "01_good.pdf", "notebooks/00_bad.ipynb", "notebooks/01_good.ipynb"):
-        assert (out / name).stat().st_size > 0
-    with pytest.raises(ValueError, match="no notebook has a parameter 'M'"):
-        figures(["M=3"], folder, out)
+    assert {path.name for path in (out / "notebooks").iterdir()} == {"00_bad.ipynb", "01_good.ipynb"}
     nbformat.write(new_notebook(cells=[new_code_cell("N = 1")]), folder / "02_x.ipynb")
     with pytest.raises(ValueError, match="no cell tagged 'parameters'"):
         figures([], folder, out)
@@ -77,8 +74,8 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
 
 def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
     folder, out, kept = (tmp_path / name for name in ("notebooks", "out", "kept"))
-    for path in (kept / "expected", kept / "figures"):
-        path.mkdir(parents=True)
+    (kept / "expected").mkdir(parents=True)
+    (kept / "figures").mkdir()
     write(folder, "00_x", 'MODEL = "testbed"\nDEVICE = "auto"\nN = 1\nOUT = ""', MEASURE)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
