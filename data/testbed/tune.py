@@ -36,9 +36,8 @@ def measure(clip, pairs, modality, layer, beta, standardise):
     """One row for one setting of one tower: the means of its scores, their mean, and the median of its maps' maxima in nats."""
     own = dict(layer=layer, beta=beta, standardise=standardise)
     found = explain(clip, pairs, modality=modality, sigma2=1.0, quality="fast", batch_size=20, progress=False, **own)
-    means = (
-        pd.concat([localisation(found, pairs), occurrences(found, pairs)]).groupby("metric")["value"].mean()[CHOSEN_BY[modality]]
-    )
+    table = pd.concat([localisation(found, pairs), occurrences(found, pairs)])
+    means = table.groupby("metric")["value"].mean()[CHOSEN_BY[modality]]
     maxima = [scores.max().item() for scores in (found.text_maps if modality == "text" else found.image_maps)]
     return dict(modality=modality, **own, score=means.mean(), **means, nats=np.median(maxima))
 
