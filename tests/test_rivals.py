@@ -16,8 +16,6 @@ from m2ib_lite.rivals import RIVALS, enlarge
 from m2ib_lite.side import Side, sides
 
 QUICK = dict(kernelshap=dict(samples=2), rise=dict(image_masks=70, text_masks=20), nib=dict(steps=3))
-ROUNDING = 5e-3  # of a cosine in bfloat16, in which masked inputs are run
-every_rival = pytest.mark.parametrize("name", RIVALS)
 
 
 def ask(name, clip, pairs, **options):
@@ -49,13 +47,6 @@ def read_at(clip, ids, place):
     for block in clip.text.blocks:
         hidden = block(hidden, None, is_causal=True)
     return F.normalize(clip.text.project(clip.text.model.final_layer_norm(hidden[:, place])), dim=-1)
-
-
-@pytest.fixture(scope="module")
-def two(clip, pairs):
-    """The image Side and the text Side of two pairs, captions of different lengths."""
-    image, text, _ = sides(clip, [pair.image for pair in pairs[:2]], [pairs[0].caption, "an owl"])
-    return image, text
 
 
 class Toy:
@@ -106,22 +97,16 @@ def scores(name, side, **options):
     return found
 
 
-def test_saliency_of_a_linear_tower_is_its_weights():
-    (text, _), (image, _) = linear_text(), linear_image()
-    torch.testing.assert_close(scores("saliency", text), text.tower.weights.abs().sum(dim=1)[1:5])
-    torch.testing.assert_close(scores("saliency", image), image.tower.weights.abs().sum(dim=1)[1:] / 4)
-
-
-@pytest.mark.parametrize("steps", [2, 7])
-def test_nib_of_a_linear_tower_is_weight_times_state(steps):
-    for side, _ in (linear_text(), linear_image()):
-        expected = (side.tower.embed(side.inputs)[0] * side.tower.weights).sum(dim=1)[side.content[0]]
-        torch.testing.assert_close(scores("nib", side, layer=0, steps=steps), expected)
-
-
-def test_kernelshap_of_a_linear_tower_is_what_each_feature_adds():
-    for side, added in (linear_text(), linear_image()):
-        torch.testing.assert_close(scores("kernelshap", side), added, rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("make", [linear_text, linear_image])
+def test_a_linear_tower_by_hand(make):
+    """Saliency is the weights, NIB weight times state, KernelSHAP what each feature adds."""
+    side, added = make()
+    slopes = side.tower.weights.abs().sum(dim=1)[side.content[0]]
+    states = (side.hidden[0] * side.tower.weights).sum(dim=1)[side.content[0]]
+    torch.testing.assert_close(scores("saliency", side), slopes / 4 if side.is_image else slopes)
+    for steps in (2, 7):
+        torch.testing.assert_close(scores("nib", side, layer=0, steps=steps), states)
+    torch.testing.assert_close(scores("kernelshap", side), added, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("p", [0.5, 0.2])
@@ -154,15 +139,6 @@ def test_masks_are_smooth_fair_and_shifted():
     assert torch.equal(enlarge(cells[:1], torch.tensor([[0.99, 0.99]]), (8, 12)), whole[..., 2:, 3:])
 
 
-def test_words_that_become_end_tokens_do_not_move_where_the_embedding_is_read(clip, two, monkeypatch):
-    """OpenAI's checkpoints pad with EOS, the highest id, and pool at the first of the highest ids."""
-    monkeypatch.setattr(clip, "blank", clip.tokenizer.eos_token_id)
-    *_, one = two[1].singles()
-    masked = torch.where(one.content, clip.blank, one.inputs)
-    embedding = read_at(clip, masked, 3)
-    torch.testing.assert_close(one.keep(torch.zeros(1, 2)), (embedding * one.target).sum(dim=1), rtol=0, atol=ROUNDING)
-
-
 def test_kernelshap_comes_to_the_shapley_values(clip, pairs):
     _, text, _ = sides(clip, [pairs[0].image], ["two mice and trees"])
     (one,) = text.singles()
@@ -186,8 +162,9 @@ def test_a_single_word_gets_all_that_it_adds(clip, pairs):
     torch.testing.assert_close(scores("kernelshap", text), one.keep(torch.ones(1, 1)) - one.keep(torch.zeros(1, 1)))
 
 
-def test_nib_agrees_with_a_plain_loop(two):
-    for side, layer in zip(two, (3, 2), strict=True):
+def test_nib_agrees_with_a_plain_loop(clip, pairs):
+    images, captions = [pair.image for pair in pairs[:2]], [pairs[0].caption, "an owl"]
+    for side, layer in zip(sides(clip, images, captions)[:2], (3, 2), strict=True):
         hidden, slopes = side.enter(layer), 0
         for i in (1, 2, 3, 4):
             point = (hidden * i / 4).requires_grad_()
@@ -274,7 +251,7 @@ def test_random_maps_fill_the_unit_interval(tiny, pairs):
     assert maps.mean().item() == pytest.approx(0.5, abs=0.15)
 
 
-@every_rival
+@pytest.mark.parametrize("name", RIVALS)
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
 def test_the_model_and_the_global_generator_come_back_as_they_were(tiny, pairs, name, error, monkeypatch):
     tiny.model.train()
