@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from families import GRIDS, clip_folder, gemma_like, openai_bpe, openai_model, sentencepieces, siglip_folder
 from PIL import Image
+from test_rivals import ask
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from m2ib_lite import explain, load_model
+from m2ib_lite import load_model
 from m2ib_lite.bottleneck import capacity, inject
-from m2ib_lite.evaluate import cascade, confidence, follow, localisation, roar
+from m2ib_lite.evaluate import METHODS, cascade, confidence, follow, localisation, roar
 from m2ib_lite.evaluate.sanity import randomised, stages
 from m2ib_lite.explain import noise_source
 from m2ib_lite.hooks import capture
@@ -24,8 +25,6 @@ from m2ib_lite.rivals import RIVALS
 from m2ib_lite.side import sides
 
 pytestmark = pytest.mark.filterwarnings("ignore:caption .* the tokenizer")  # of the small vocabularies
-QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
-METHODS = {"M2IB": explain, **RIVALS}
 CAPTIONS = ["two owls", "A photo of three CATS, a dog and a violin", "mice"]
 
 
@@ -60,10 +59,6 @@ def siglip(request, models):
 def images():
     draw = np.random.default_rng(0)
     return [Image.fromarray(draw.integers(0, 255, (60, 80, 3), np.uint8)).resize(size) for size in ((80, 60), (60, 60), (50, 90))]
-
-
-def ask(name, clip, images, captions=None, **options):
-    return METHODS[name](clip, images, captions, progress=False, **{**QUICK.get(name, {}), **options})
 
 
 def own_features(clip, pixels, ids):
@@ -293,7 +288,7 @@ def test_a_stage_of_the_cascade_holds_all_that_stands_above_it(model):
     assert all(torch.equal(kept[name], weight) for name, weight in model.model.state_dict().items())
 
 
-def test_another_processor_of_the_checkpoint_is_followed(models, tmp_path):
+def test_another_processor_of_the_checkpoint_is_followed(tmp_path):
     """Newer files name the fast class, which would want torchvision, or nest it in processor_config.json."""
     folder = siglip_folder(tmp_path, gemma_like)
     file = folder / "preprocessor_config.json"

@@ -12,14 +12,15 @@ from einops import rearrange
 from test_explain import state
 
 from m2ib_lite import load_model
+from m2ib_lite.evaluate import METHODS
 from m2ib_lite.rivals import RIVALS, enlarge
 from m2ib_lite.side import Side, sides
 
-QUICK = dict(kernelshap=dict(samples=2), rise=dict(image_masks=70, text_masks=20), nib=dict(steps=3))
+QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=70, text_masks=20), nib=dict(steps=3))
 
 
-def ask(name, clip, pairs, **options):
-    return RIVALS[name](clip, pairs, **{"progress": False, **QUICK.get(name, {}), **options})
+def ask(name, clip, images, captions=None, **options):
+    return METHODS[name](clip, images, captions, **{"progress": False, **QUICK.get(name, {}), **options})
 
 
 @pytest.fixture

@@ -50,7 +50,6 @@ def test_one_tidy_row_a_seed_the_same_numbers_again_and_the_model_untouched(clip
     with left_as_it_was(clip.model):
         table = roar(clip, [few], **QUICK)
         again = roar(clip, [replace(few, method="other"), few], **QUICK)
-    assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
     assert table["pair"].tolist() == ["seed 0", "seed 1"] * 2
     assert table["modality"].tolist() == ["image"] * 2 + ["text"] * 2
     assert set(table["metric"]) == {"ROAR+"}
