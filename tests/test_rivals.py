@@ -16,7 +16,8 @@ from m2ib_lite.evaluate import METHODS
 from m2ib_lite.rivals import RIVALS, enlarge
 from m2ib_lite.side import Side, sides
 
-QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=70, text_masks=20), nib=dict(steps=3))
+FEW = dict(image_masks=70, text_masks=20)
+QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=FEW, nib=dict(steps=3))
 
 
 def ask(name, clip, images, captions=None, **options):
@@ -175,7 +176,7 @@ def test_nib_agrees_with_a_plain_loop(clip, pairs):
 
 
 def opened(clip, pair):
-    """One pair's cosine, and what the parts of each block gave on the way, by the model's own eager pass, counted from the last."""
+    """One pair's cosine, and what the parts of each block gave in the model's own eager pass, counted from the last."""
     model, seen = deepcopy(clip.model).requires_grad_(True), {"image": {}, "text": {}}  # so that there is a graph
     model.set_attn_implementation("eager")
 
