@@ -21,18 +21,13 @@ def there():
     return load_model("testbed", device="cuda")
 
 
-@pytest.fixture(scope="module")
-def asked(pairs):
-    return [pair.image for pair in pairs], [pair.caption for pair in pairs]
-
-
 def least_agreement(a, b):
     """The lowest Spearman of a pair's two maps, over both modalities."""
     maps = [*zip(a.image_maps, b.image_maps, strict=True), *zip(a.text_maps, b.text_maps, strict=True)]
     return min(rank_correlation(*(x.flatten().cpu() for x in two)) for two in maps)
 
 
-def test_m2ib_finds_the_same_with_the_same_noise(clip, there, asked, monkeypatch):
+def test_m2ib_finds_the_same_with_the_same_noise(clip, there, pairs, monkeypatch):
     module = sys.modules["m2ib_lite.explain"]
     drawn_on_cpu = module.noise_source
 
@@ -41,26 +36,26 @@ def test_m2ib_finds_the_same_with_the_same_noise(clip, there, asked, monkeypatch
         return lambda: draw().to(inputs.device)
 
     monkeypatch.setattr(module, "noise_source", noise_source)
-    one, other = (explain(model, *asked, progress=False) for model in (clip, there))
+    one, other = (explain(model, pairs, progress=False) for model in (clip, there))
     assert other.image_maps.device.type == other.text_maps[0].device.type == "cuda"
     assert least_agreement(one, other) > 0.99
 
 
-def test_m2ib_is_the_same_alone_in_a_batch_and_again(there, asked):
-    batch, again = (explain(there, *asked, progress=False) for _ in range(2))
-    alone = explain(there, asked[0][1], asked[1][1], progress=False)
+def test_m2ib_is_the_same_alone_in_a_batch_and_again(there, pairs):
+    batch, again = (explain(there, pairs, progress=False) for _ in range(2))
+    alone = explain(there, pairs[1], progress=False)
     assert least_agreement(batch, again) > 0.999
     for one, other in ((alone.image_maps[0], batch.image_maps[1]), (alone.text_maps[0], batch.text_maps[1])):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_every_rival_runs_and_those_without_own_draws_agree(clip, there, asked, name):
-    found = RIVALS[name](there, *asked, progress=False)
+def test_every_rival_runs_and_those_without_own_draws_agree(clip, there, pairs, name):
+    found = RIVALS[name](there, pairs, progress=False)
     assert found.image_maps.device.type == found.text_maps[0].device.type == "cuda"
     if name in DRAWN_THERE:
         return
-    here = RIVALS[name](clip, *asked, progress=False)
+    here = RIVALS[name](clip, pairs, progress=False)
     if name == "kernelshap":  # in bfloat16 there, and here where the processor has it
         assert least_agreement(here, found) > 0.95
     else:
@@ -68,9 +63,9 @@ def test_every_rival_runs_and_those_without_own_draws_agree(clip, there, asked, 
             torch.testing.assert_close(other.cpu(), one, rtol=1e-2, atol=1e-3 * one.abs().max().item())
 
 
-def test_maps_are_worth_the_same(clip, there, asked, pairs):
+def test_maps_are_worth_the_same(clip, there, pairs):
     def values(model):
-        maps = RIVALS["chefer"](model, *asked, progress=False)
+        maps = RIVALS["chefer"](model, pairs, progress=False)
         return [*confidence(model, maps, pairs)["value"], *roar(model, [maps], seeds=1, progress=False)["value"]]
 
     assert values(there) == pytest.approx(values(clip), rel=0.02, abs=0.02)

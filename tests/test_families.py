@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from families import GRIDS, clip_folder, gemma_like, openai_bpe, openai_model, sentencepieces, siglip_folder
 from PIL import Image
+from test_rivals import ask
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from m2ib_lite import explain, load_model
+from m2ib_lite import load_model
 from m2ib_lite.bottleneck import capacity, inject
-from m2ib_lite.evaluate import cascade, confidence, follow, localisation, roar
+from m2ib_lite.evaluate import METHODS, cascade, confidence, follow, localisation, roar
 from m2ib_lite.evaluate.sanity import randomised, stages
 from m2ib_lite.explain import noise_source
 from m2ib_lite.hooks import capture
@@ -24,8 +25,6 @@ from m2ib_lite.rivals import RIVALS
 from m2ib_lite.side import sides
 
 pytestmark = pytest.mark.filterwarnings("ignore:caption .* the tokenizer")  # of the small vocabularies
-QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=dict(image_masks=40, text_masks=10), nib=dict(steps=2))
-METHODS = {"M2IB": explain, **RIVALS}
 CAPTIONS = ["two owls", "A photo of three CATS, a dog and a violin", "mice"]
 
 
@@ -60,10 +59,6 @@ def siglip(request, models):
 def images():
     draw = np.random.default_rng(0)
     return [Image.fromarray(draw.integers(0, 255, (60, 80, 3), np.uint8)).resize(size) for size in ((80, 60), (60, 60), (50, 90))]
-
-
-def ask(name, clip, images, captions=None, **options):
-    return METHODS[name](clip, images, captions, progress=False, **{**QUICK.get(name, {}), **options})
 
 
 def own_features(clip, pixels, ids):
@@ -112,24 +107,35 @@ def test_each_block_opened_up_comes_to_the_embedding(model, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_answers_alone_as_in_a_batch(model, images, name):
+def test_every_method_answers_alone_and_in_another_order_as_in_a_batch(model, images, name, monkeypatch):
+    pixels, opened = model.pixels, []
+    monkeypatch.setattr(model, "pixels", lambda images: opened.append(len(images)) or pixels(images))
     together = ask(name, model, images, CAPTIONS)
+    backwards = ask(name, model, images[::-1], CAPTIONS[::-1], batch_size=2)
+    assert opened == [3, 2, 1]
+    torch.manual_seed(12345)
     assert together.image_maps.shape == (3, *model.grid)
+    assert together.captions == CAPTIONS
     for i, image in enumerate(images):
         alone = ask(name, model, image, CAPTIONS[i])
         assert len(together.text_maps[i]) == len(together.tokens[i]) > 0
-        for ours, theirs in ((together.image_maps[i], alone.image_maps[0]), (together.text_maps[i], alone.text_maps[0])):
-            assert torch.isfinite(ours).all()
-            torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3 * theirs.abs().max().item())
+        for other in (alone, backwards[2 - i]):
+            for ours, theirs in ((together.image_maps[i], other.image_maps[0]), (together.text_maps[i], other.text_maps[0])):
+                assert torch.isfinite(ours).all()
+                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
         words, scores = together.words(i)
         assert len(words) == len(scores)
         assert together.heat(i).shape == image.size[::-1]
 
 
-@pytest.mark.parametrize("name", ["M2IB", "chefer", "rise"])
-def test_half_precision_gives_finite_maps(tmp_path, images, name):
-    a = ask(name, load_model(siglip_folder(tmp_path, gemma_like), "cpu", torch.bfloat16), images, CAPTIONS)
-    assert all(found.dtype == torch.float32 and torch.isfinite(found).all() for found in (a.image_maps, *a.text_maps))
+@pytest.mark.parametrize("name", METHODS)
+def test_half_precision_gives_finite_maps(folder, tmp_path, images, name):
+    for checkpoint in (folder, siglip_folder(tmp_path / "siglip", gemma_like)):
+        a = ask(name, load_model(str(checkpoint), "cpu", torch.bfloat16), images, CAPTIONS)
+        for found in (a.image_maps, *a.text_maps):
+            assert found.dtype == torch.float32
+            assert not found.requires_grad
+            assert torch.isfinite(found).all()
 
 
 def test_siglip_reads_padding_and_lower_case(siglip):
@@ -236,16 +242,19 @@ def test_chefer_goes_from_siglips_head_into_its_blocks(siglip, images):
         RIVALS["chefer"].scores(image, blocks=6)
 
 
-def test_what_is_kept_of_siglips_inputs_is_what_it_sees(siglip, images):
-    image, text, _ = sides(siglip, images[:1], ["two owls"])
-    first_patch, first_word = torch.zeros_like(image.inputs), text.inputs.clone()
-    first_patch[..., :14, :14] = image.inputs[..., :14, :14]
-    first_word[0, 1 : text.content.sum()] = siglip.blank
-    for side, first in ((image, first_patch), (text, first_word)):
+def test_what_is_kept_is_what_the_model_sees(model, images, monkeypatch):
+    """All, or only the second patch, or only the second word, of a pair whose caption stands beside a longer one."""
+    monkeypatch.setattr("m2ib_lite.side.has_bfloat16", lambda device: False)
+    image, text = (next(side.singles()) for side in sides(model, images[:2], CAPTIONS[:2])[:2])
+    patch, word = torch.zeros_like(image.inputs), text.inputs.clone()
+    patch[..., : model.patch, model.patch : 2 * model.patch] = image.inputs[..., : model.patch, model.patch : 2 * model.patch]
+    places = text.content[0].nonzero().flatten()
+    word[0, places[places != places[1]]] = model.blank
+    for side, second in ((image, patch), (text, word)):
         n = int(side.content.sum())
-        for kept, inputs in ((torch.ones(1, n), side.inputs), (torch.eye(n)[:1], first)):
-            expected = (side.tower.encode(inputs) * side.target).sum(dim=1)
-            torch.testing.assert_close(side.keep(kept), expected, rtol=0, atol=2e-2)
+        for kept, inputs in ((torch.ones(2, n), side.inputs), (torch.eye(n)[1:2], second)):
+            expected = (side.tower.rest(side.tower.embed(inputs), -1, side.inputs) * side.target).sum(dim=1)
+            torch.testing.assert_close(side.keep(kept), expected.repeat(len(kept)), rtol=0, atol=2e-6)
 
 
 def test_every_evaluation_runs_on_every_family(model, pairs):
@@ -279,7 +288,7 @@ def test_a_stage_of_the_cascade_holds_all_that_stands_above_it(model):
     assert all(torch.equal(kept[name], weight) for name, weight in model.model.state_dict().items())
 
 
-def test_another_processor_of_the_checkpoint_is_followed(models, tmp_path):
+def test_another_processor_of_the_checkpoint_is_followed(tmp_path):
     """Newer files name the fast class, which would want torchvision, or nest it in processor_config.json."""
     folder = siglip_folder(tmp_path, gemma_like)
     file = folder / "preprocessor_config.json"

@@ -25,13 +25,6 @@ def test_the_testbed_loads_like_any_hub_model(clip, pairs):
         torch.testing.assert_close(clip.text.encode(clip.tokens(CAPTIONS).ids), out.text_embeds, rtol=0, atol=1e-6)
 
 
-def test_pooling_follows_the_rule_of_the_checkpoint(clip, monkeypatch):
-    ids = torch.tensor([[1, 7, 9, 3, 3], [1, 3, 3, 3, 3]])
-    assert clip.text.pooled(ids).tolist() == [3, 1]
-    monkeypatch.setattr(clip.text.model, "eos_token_id", 2)
-    assert clip.text.pooled(ids).tolist() == [2, 1]  # eos_token_id 2 in old configs means: at the highest id
-
-
 def test_content_is_what_lies_between_the_ends(clip):
     text = clip.tokens(CAPTIONS)
     assert text.tokens == [caption.split() for caption in CAPTIONS]
@@ -49,12 +42,6 @@ def test_words_cut_off_or_not_known_are_warned_of(clip):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clip.tokens(CAPTIONS)
-
-
-def test_a_view_undoes_resize_and_centre_crop(clip):
-    assert clip.view((112, 112)) == (0, 0, 112, 112)
-    assert clip.view((300, 200)) == pytest.approx((50, 0, 250, 200))
-    assert clip.view((56, 112)) == pytest.approx((0, 28, 56, 84))
 
 
 def test_defaults_follow_the_depth_unless_the_folder_has_its_own(folder):

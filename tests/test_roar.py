@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scenes import scenes
-from test_degrade import part
 from test_rivals import ask, left_as_it_was, read_at
 from torch.utils.data import TensorDataset
 
@@ -29,7 +28,7 @@ def control(clip, many):
 
 @pytest.fixture(scope="module")
 def few(control):
-    return part(control, slice(10))
+    return control[:10]
 
 
 def test_the_loss_is_the_mean_of_both_directions_by_hand():
@@ -51,7 +50,6 @@ def test_one_tidy_row_a_seed_the_same_numbers_again_and_the_model_untouched(clip
     with left_as_it_was(clip.model):
         table = roar(clip, [few], **QUICK)
         again = roar(clip, [replace(few, method="other"), few], **QUICK)
-    assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
     assert table["pair"].tolist() == ["seed 0", "seed 1"] * 2
     assert table["modality"].tolist() == ["image"] * 2 + ["text"] * 2
     assert set(table["metric"]) == {"ROAR+"}
@@ -97,20 +95,6 @@ def test_captions_with_blanks_are_read_at_their_end(clip, few):
         torch.testing.assert_close(embed_pairs(clip, pixels, ids, text.ids)[1][:1], expected, rtol=0, atol=1e-6)
 
 
-def test_training_is_told_where_the_whole_captions_end(clip, few, monkeypatch):
-    module, seen = import_module("m2ib_lite.evaluate.roar"), []
-
-    def watched(clip, pixels, ids, whole):
-        seen.append((ids, whole))
-        return embed_pairs(clip, pixels, ids, whole)
-
-    monkeypatch.setattr(module, "embed_pairs", watched)
-    roar(clip, [few], **QUICK)
-    own = {tuple(row) for row in clip.tokens(few.captions).ids.tolist()}
-    assert all(tuple(row) in own for _, whole in seen for row in whole.tolist())
-    assert any(not torch.equal(ids, whole) for ids, whole in seen)
-
-
 def test_losing_what_the_caption_names_hurts_more_than_losing_anything(clip, many, control):
     inside = torch.stack([torch.as_tensor(pair.region()).float() for pair in many])
     patches = F.adaptive_avg_pool2d(inside, control.image_maps.shape[-2:])
@@ -129,9 +113,9 @@ def test_half_precision_is_trained_in_float32(folder, few):
 
 
 def test_too_few_pairs_and_bad_options_are_refused(clip, few):
-    assert np.isfinite(roar(clip, [part(few, slice(4))], **QUICK)["value"]).all()
+    assert np.isfinite(roar(clip, [few[:4]], **QUICK)["value"]).all()
     with pytest.raises(ValueError, match="3 pairs in batches of 4: give 4 pairs at least"):
-        roar(clip, [part(few, slice(3))], **QUICK)
+        roar(clip, [few[:3]], **QUICK)
     with pytest.raises(ValueError, match="two a batch"):
         roar(clip, [few], **{**QUICK, "batch_size": 1})
     with pytest.raises(ValueError, match="lr is 0"):
