@@ -23,6 +23,7 @@ from functools import partial
 import torch
 
 from .evaluate import METHODS
+from .explain import QUALITIES
 from .runs import evaluate_data
 
 
@@ -59,8 +60,10 @@ def parser():
     add("--layer", type=partial(one_or_two, int), metavar="N", help="the block before the bottleneck, from 0; --layer=-1: none")
     add("--beta", type=partial(one_or_two, float), metavar="N", help="weight of the compression term")
     add("--sigma2", type=partial(one_or_two, float), metavar="N", help="variance of the noise")
-    add("--steps", type=int, metavar="N", help="of the optimiser (default: 10)")
-    add("--samples", type=int, metavar="N", help="of noise, a step (default: 10)")
+    add("--standardise", action="store_true", help="put the bottleneck on standardised states")
+    add("--quality", choices=list(QUALITIES), help="what the next three are unless given (default: published, 10 of 10)")
+    add("--steps", type=int, metavar="N", help="of the optimiser")
+    add("--samples", type=int, metavar="N", help="of noise, a step")
     add("--antithetic", action="store_true", help="each sample with its negative")
     return whole
 

@@ -3,9 +3,10 @@
 python tests/benchmarks/speed.py --json speed.json      # about 25 minutes on 2 cores; --device cuda, --dtype bfloat16
 
 A CLIP of the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both modalities.  The
-rows from `naive` to `ours` leave out more and more of what is not needed, for the same maps; 4 antithetic samples do less, for
-maps that agree as well over seeds (quality.py).  The rows take turns, `--repeats` times, a short one as often as fits in SPAN
-seconds.  Printed are medians, and those of the ratios against the `naive` of the same turn, with the least and the greatest.
+rows from `naive` to `ours` leave out more and more of what is not needed, for the same maps; quality="fast" does less, for maps
+that are as good (frontier.py); explain_words gives a map for each word of the caption.  The rows take turns, `--repeats` times, a
+short one as often as fits in SPAN seconds.  Printed are medians, and those of the ratios against the `naive` of the same turn,
+with the least and the greatest.
 """
 
 import json
@@ -19,7 +20,7 @@ from common import options, random_clip
 from einops import reduce, repeat
 from torch.utils.flop_counter import FlopCounterMode
 
-from m2ib_lite import explain, load_model
+from m2ib_lite import explain, explain_words, load_model
 from m2ib_lite.bottleneck import START, capacity, inject
 from m2ib_lite.data import load_pairs
 from m2ib_lite.explain import noise_source
@@ -29,6 +30,7 @@ from m2ib_lite.models import Tower, pick_device
 from m2ib_lite.rivals import RIVALS
 
 LAYER, BETA, SIGMA2, STEPS, SAMPLES, SEED = 9, 0.1, 1.0, 10, 10, 0
+SETTINGS = dict(layer=LAYER, beta=BETA, sigma2=SIGMA2, seed=SEED)
 SPAN = 10  # seconds
 RISE_SHARE = 20  # RISE is timed with 2,000 / 20 masks and its time multiplied: it is linear in them
 CAPTION = "we can see two mice and a piece of cheese on the grass"
@@ -68,10 +70,14 @@ def naive_map(clip, tower, pixels, text, learning, both):
     return reduce(capacity(R, alpha.detach(), SIGMA2), "1 t d -> t", "sum")
 
 
-def ours(clip, images, captions, samples=SAMPLES, antithetic=False):
+def ours(clip, images, captions, quality="published"):
     """The work of `naive`, unless told otherwise."""
-    settings = dict(layer=LAYER, beta=BETA, sigma2=SIGMA2, steps=STEPS, samples=samples, antithetic=antithetic, seed=SEED)
-    return explain(clip, images, captions, batch_size=len(images), progress=False, **settings)
+    return explain(clip, images, captions, batch_size=len(images), progress=False, quality=quality, **SETTINGS)
+
+
+def by_word(clip, images, captions):
+    """A map for each word of the one caption."""
+    return explain_words(clip, images[0], captions[0], quality="fast", **SETTINGS)
 
 
 def whole_last_block(clip, images, captions):
@@ -91,7 +97,7 @@ def rows(clip):
     def asked(method, pairs=1, factor=1, **settings):
         return lambda: method(clip, [image] * pairs, [CAPTION] * pairs, **settings), pairs, factor
 
-    quiet, few = dict(progress=False), dict(samples=4, antithetic=True)
+    quiet, words = dict(progress=False), len(CAPTION.split())
     return {
         "naive": asked(naive),
         "no gradient to weights": asked(naive, learning=False),
@@ -100,8 +106,10 @@ def rows(clip):
         "ours, one pair": asked(ours),
         "ours, batch of 8": asked(ours, 8),
         "ours, batch of 32": asked(ours, 32),
-        "4 antithetic, one pair": asked(ours, **few),
-        "4 antithetic, batch of 8": asked(ours, 8, **few),
+        "fast, one pair": asked(ours, quality="fast"),
+        "fast, batch of 8": asked(ours, 8, quality="fast"),
+        "fast, batch of 32": asked(ours, 32, quality="fast"),
+        "explain_words, fast, a word": (lambda: by_word(clip, [image], [CAPTION]), words, 1),
         "nib": asked(RIVALS["nib"], layer=LAYER, **quiet),
         "chefer": asked(RIVALS["chefer"], **quiet),
         "rise": asked(RIVALS["rise"], 1, RISE_SHARE, image_masks=2000 // RISE_SHARE, text_masks=200 // RISE_SHARE, **quiet),
