@@ -105,13 +105,14 @@ def plot_methods(attributions, rows, boxes=None, figure=None):
 
 
 def plot_words(found, columns=5):
-    """The image, then each word of a WordMaps above its map, from 0 to its maximum; what weighs less is fainter.  -> Figure"""
+    """What the caption's cosine says, the image, then each word of a WordMaps above its map, as in plot_pairs; what weighs less is
+    fainter.  -> Figure"""
     count, image = len(found.words) + 1, found.maps.images[0]
     size = dict(figsize=(1.75 * columns, 2 * math.ceil(count / columns)), layout="constrained")
     figure, axes = plt.subplots(math.ceil(count / columns), columns, squeeze=False, **size)
     draw_image(axes.flat[0], image)
     axes.flat[0].set_title("word and its weight:", fontsize=9)
-    axes.flat[0].set_xlabel(found.maps.verdict(0).replace(", ", ",\n"), fontsize=8)
+    figure.suptitle(found.maps.verdict(0), fontsize=9)
     for i, (ax, word, weight) in enumerate(zip(axes.flat[1:], found.words, found.weights.tolist(), strict=False)):
         heat, share = found.heat(i), weight / max(found.weights.max().item(), 1e-9)
         draw_heat(ax, image, heat, own_scale(heat, found.maps.unit))

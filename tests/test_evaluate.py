@@ -2,12 +2,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from m2ib_lite import evaluate, load_model
 from m2ib_lite.bottleneck import START, capacity, pair_loss
-from m2ib_lite.evaluate import METHODS, agreement, attribute, attribute_all, follow, localisation, occurrences
+from m2ib_lite.data import Box, Pair
+from m2ib_lite.evaluate import METHODS, agreement, attribute, attribute_all, follow, localisation, occurrences, word_game
 from m2ib_lite.evaluate.attributions import kept
 from m2ib_lite.evaluate.localise import unit_maps
 from m2ib_lite.explain import noise_source
@@ -46,6 +49,17 @@ def test_words_in_pieces_have_the_scores_of_their_sums(pairs, quick):
     ]
     for score in (localisation, occurrences):
         assert score(replace(quick, tokens=tokens, text_maps=halves), pairs).equals(score(quick, pairs))
+
+
+def test_the_game_of_words_by_hand():
+    boxes = [Box("cat", 0, 0, 1, 1, word="cats"), Box("cat", 3, 0, 1, 1, word="cats"), Box("dog", 1, 0, 1, 1, word="dog")]
+    pair = Pair(Image.new("RGB", (4, 1)), "two cats and a dog", [*boxes, Box("owl", 2, 0, 1, 1, named=False)], "a")
+    heats = {"cats": np.array([[1.0, 2.0, 0.0, 3.0]]), "dog": np.array([[0.0, 2.0, 4.0, 1.0]])}  # the owl is highest
+    table = word_game(heats, pair, "hand")
+    assert table["metric"].tolist() == ["pointing game", "own object"] * 2
+    assert table["value"].tolist() == [1, 1, 0, 1]
+    assert table["chance"].tolist() == [0.5, 0.5, 0.25, 0.5]
+    assert word_game({"dog": np.zeros((1, 4))}, pair, "flat")["value"].tolist() == [0, 0]
 
 
 def test_scores_are_one_tidy_row_each(pairs, quick):
@@ -120,7 +134,8 @@ def test_maps_that_are_the_truth_find_every_occurrence(pairs, quick, monkeypatch
     truth.heat = lambda i: pairs[i].region().astype(float)
     monkeypatch.setattr("m2ib_lite.evaluate.localise.unit_maps", lambda attribution: attribution)
     table = occurrences(truth, pairs)
-    assert set(table["metric"]) == {"instances hit", "all instances hit", "words hit", "all words hit"}
+    shares = {"instances hit", "instances seen", "words hit"}
+    assert set(table["metric"]) == shares | {f"all {share}" for share in shares}
     assert (table["value"] == 1).all()
 
 
@@ -132,7 +147,7 @@ def test_maps_of_one_modality_have_the_scores_of_that_modality(clip, pairs, quic
 
 
 def test_what_is_followed_is_what_explain_finds_after_so_many_steps(clip, pairs):
-    options = dict(beta=0.3, sigma2=0.5, samples=3, seed=4)
+    options = dict(beta=0.3, sigma2=0.5, samples=4, seed=4, standardise=True, antithetic=True)
     image, table = follow(clip, pairs, "image", (0, 2, 5), layer=2, batch_size=3, **options)
     text, _ = follow(clip, pairs, "text", (2, 5), layer=1, **options)
     assert list(table.columns) == ["pair", "modality", "steps", "compression", "fitting"]

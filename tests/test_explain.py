@@ -209,6 +209,7 @@ def test_half_precision_gives_almost_the_same_maps(pairs, dtype):
         (dict(lr=float("inf")), "lr is inf"),
         (dict(beta="0.1"), "beta is 0.1: give a number"),
         (dict(steps=2.5), "steps is 2.5: give a whole number"),
+        (dict(quality="best"), "quality is 'best': give one of fast, published, converged"),
     ],
 )
 def test_bad_options_are_refused_by_name(clip, pairs, options, message):
@@ -314,6 +315,21 @@ def test_antithetic_noise_comes_in_twos_of_opposite_sign(clip, pairs):
     assert not torch.allclose(ask(clip, pairs[:1]).image_maps, ask(clip, pairs[:1], antithetic=True).image_maps)
     with pytest.raises(ValueError, match="samples is 3: antithetic noise comes in twos"):
         ask(clip, pairs[:1], samples=3, antithetic=True)
+
+
+def test_a_quality_is_its_steps_samples_and_noise_and_what_is_given_replaces_them(clip, pairs):
+    fast = ask(clip, pairs[:2], steps=None, samples=None, quality="fast")
+    given = ask(clip, pairs[:2], steps=10, samples=4, antithetic=True)
+    shorter = ask(clip, pairs[:2], steps=3, samples=None, quality="fast")
+    assert fast.image_maps.equal(given.image_maps)
+    assert shorter.image_maps.equal(ask(clip, pairs[:2], steps=3, samples=4, antithetic=True).image_maps)
+
+
+def test_states_may_be_standardised_in_one_tower_alone(clip, pairs):
+    both = ask(clip, pairs[:2], standardise=(True, False))
+    assert both.image_maps.equal(ask(clip, pairs[:2], standardise=True, modality="image").image_maps)
+    (plain, *_) = ask(clip, pairs[:2], standardise=False, modality="text").text_maps
+    assert both.text_maps[0].equal(plain)
 
 
 def test_images_are_opened_when_they_are_asked_for(clip, pairs, tmp_path):

@@ -157,5 +157,8 @@ def test_instances_and_words_hit_by_hand():
     assert metrics.instances_hit(np.array([[3.0, 0.0, 2.0, 1.0]]), masks) == 1  # half of the first is enough
     assert metrics.instances_hit(np.array([[3.0, 1.0, 2.5, 0.0]]), masks) == 0.5
     assert metrics.instances_hit(np.ones((1, 4)), masks) == 0  # a flat map tells nothing apart
+    assert metrics.instances_seen(np.array([[0.2, 1.0, 5.0, 0.5]]), masks) == 1  # 1 and 0.5 reach a tenth of 5
+    assert metrics.instances_seen(np.array([[0.2, 1.0, 6.0, 0.5]]), masks) == 0.5
+    assert metrics.instances_seen(np.zeros((1, 4)), masks) == 0
     assert metrics.words_hit([5, 1, 4, 3], [True, False, False, True]) == 0.5
     assert metrics.words_hit([5, 1, 2, 3], [True, False, False, True]) == 1

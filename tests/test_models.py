@@ -45,10 +45,14 @@ def test_words_cut_off_or_not_known_are_warned_of(clip):
 
 
 def test_defaults_follow_the_depth_unless_the_folder_has_its_own(folder):
-    assert load_model(str(folder)).defaults == {"layer": (0, 1), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0)}
-    (folder / "m2ib.json").write_text(json.dumps({"layer": [0, 0], "beta": [1, 0.5]}))
-    told = "4 x 4 patches, 2 image and 3 text blocks, on cpu; layer (0, 0), beta (1, 0.5), sigma2 (1.0, 1.0)"
-    assert repr(load_model(folder, device="cpu")) == f"Clip {folder}: {told}"
+    published = {"layer": (0, 1), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), "standardise": (False, False)}
+    assert load_model(str(folder)).defaults == published
+    (folder / "m2ib.json").write_text(json.dumps({"layer": [0, 0], "beta": [1, 0.5], "standardise": [True, False]}))
+    (folder / "others.txt").write_text("an owl\na cat\n")
+    own = load_model(folder, device="cpu")
+    told = "4 x 4 patches, 2 image and 3 text blocks, on cpu; layer (0, 0), beta (1, 0.5), sigma2 (1.0, 1.0), "
+    assert repr(own) == f"Clip {folder}: {told}standardise (True, False)"
+    assert (own.published, own.others) == (published, ["an owl", "a cat"])
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -109,7 +113,7 @@ def highest_id(config):
         ("model.safetensors", None, "no weights: put"),
         ("preprocessor_config.json", None, "cannot be read"),
         ("tokenizer.json", None, "no tokenizer for .*: give tokenizer="),
-        ("m2ib.json", lambda _: '{"layer": 2}', r"layer is 2; it may hold layer, beta and sigma2, each a list"),
+        ("m2ib.json", lambda _: '{"layer": 2}', r"layer is 2; it may hold layer, beta, sigma2, standardise, each a list"),
         ("m2ib.json", lambda _: '{"layers": [2, 2]}', "layers is"),
         ("tokenizer.json", without_eos, r"ends captions with token 3 of \d+, this tokenizer with \d+: give its own"),
         ("config.json", highest_id, r"ends captions with token 2 of \d+, this tokenizer with 3: give its own"),

@@ -70,7 +70,8 @@ class Toy:
 
 
 def toy_side(tower, inputs, pooled):
-    clip = SimpleNamespace(grid=(4, 4), blank=0, defaults={"layer": (0, 0)}, towers=(tower, tower), name="toy")
+    own = {"layer": (0, 0), "standardise": (False, False)}
+    clip = SimpleNamespace(grid=(4, 4), blank=0, defaults=own, published=own, towers=(tower, tower), name="toy")
     content = torch.ones(1, tower.weights.shape[0], dtype=torch.bool)
     content[:, 0], content[:, pooled] = False, False
     modality = "image" if inputs.ndim == 4 else "text"

@@ -33,6 +33,7 @@ def counted_blocks(clip):
 def cost_of_one(method, clip, pair, **options):
     """What one call for one pair takes: "seconds", and runs of a block / blocks as "image forward" ... "text backward", where the
     last block counts whole if it runs for the pooled position alone."""
+    clip.embed_others()  # a model's work, not a pair's: done once
     wait = torch.cuda.synchronize if clip.device.type == "cuda" else lambda: None  # the clock waits for a GPU
     with counted_blocks(clip) as runs:
         wait()
