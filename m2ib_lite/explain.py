@@ -11,7 +11,7 @@ from .side import MODALITIES, asked, attribute_sides, check_positive, own_genera
 QUALITIES = {  # Adam's steps, noise samples a step, and whether half of them are the others' negatives
     "fast": dict(steps=10, samples=4, antithetic=True),
     "published": dict(steps=10, samples=10, antithetic=False),
-    "converged": dict(steps=100, samples=20, antithetic=True),
+    "converged": dict(steps=20, samples=20, antithetic=True),
 }
 
 
@@ -56,7 +56,7 @@ def noise_source(seed, inputs, samples, lengths, width, antithetic=False):
     return draw
 
 
-def noise_of(side, samples, seed, antithetic=False):
+def noise_of(side, seed, samples=10, antithetic=False):
     """The noise_source of a Side, of its `hidden`'s shape."""
     return noise_source(seed, side.inputs, samples, side.valid.sum(dim=1).tolist(), side.hidden.shape[-1], antithetic)
 
@@ -77,7 +77,7 @@ def information(own, side, *, steps, samples, antithetic, lr, seed):
     """What each position of one tower's `hidden` had to keep, in nats.  own: {modality: of_tower}  -> one vector (n,) a pair"""
     beta, sigma2 = own[side.modality]["beta"], own[side.modality]["sigma2"]
     hidden, similarity, valid = problem(side, own[side.modality]["standardise"])
-    draw = noise_of(side, samples, seed, antithetic)
+    draw = noise_of(side, seed, samples, antithetic)
     alpha = optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr)
     scores = capacity(hidden, alpha, sigma2).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
@@ -112,40 +112,24 @@ def m2ib(
     return partial(information, towers, lr=lr, seed=seed, **effort), layers
 
 
-def explain(
-    clip,
-    images,
-    captions=None,
-    layer=None,
-    beta=None,
-    sigma2=None,
-    steps=None,
-    samples=None,
-    lr=1.0,
-    seed=0,
-    batch_size=8,
-    progress=True,
-    modality="both",
-    antithetic=None,
-    standardise=None,
-    quality="published",
-    against=None,
-):
+def explain(clip, images, captions=None, batch_size=8, progress=True, modality="both", against=None, **options):
     """M2IB attribution of image-caption pairs, in both towers.  -> Attribution, in nats  (paper, section 3)
 
     images: PIL images, paths, arrays (H, W, C) or tensors (3, H, W) in [0, 1]; captions: strings; as many of both, or one of
     either for all of the other.  Pairs bring their captions.
-    layer, beta, sigma2: one value, or a pair (image, text); None takes the model's own: layer 3/4 of the depth (9 of 12), beta
-    0.1 and sigma2 1 as published, unless its m2ib.json says otherwise.  Layer -1 stands before the first block.  standardise,
-    given likewise: the bottleneck stands on states with mean 0 and deviation 1 in each channel of each pair (our option, after
-    Schulz et al. 2020); not published, so False unless m2ib.json says otherwise.
-    quality: "published", 10 of Adam's steps with 10 draws of noise each; "fast", whose maps are as good for less than half the
-    work; "converged".  steps, samples, antithetic (each draw comes with its negative) replace its own.  lr: Adam's.
     against: one other caption, or one a pair; the image map then shows what speaks for the caption and not for the other.
     modality: "image" or "text" leaves out the other's maps, and does not look at its options.  batch_size bounds the memory.
+    options, None takes the default:
+    layer, beta, sigma2: one value, or a pair (image, text), by default the model's own: layer 3/4 of the depth (9 of 12), beta 0.1
+        and sigma2 1 as published, unless its m2ib.json says otherwise.  Layer -1 stands before the first block.
+    standardise, given likewise: the bottleneck stands on states with mean 0 and deviation 1 in each channel of each pair (our
+        option, after Schulz et al. 2020); False unless m2ib.json says otherwise.
+    quality: "published", 10 of Adam's steps with 10 draws of noise each; "fast", 10 of 4, whose maps are as good; "converged", 20
+        of 20, nearer to where a long optimisation ends.  steps, samples and antithetic (each draw comes with its negative)
+        replace the quality's.  lr=1: Adam's.  seed=0: of the noise.
     A result depends on (pair, options, seed) alone, on one kind of device.  The model comes back as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """
-    find, layers = m2ib(clip, modality, layer, beta, sigma2, standardise, quality, steps, samples, antithetic, lr, seed)
+    find, layers = m2ib(clip, modality, **options)
     kind = dict(layers=layers, against=against, method="M2IB", unit="nats")
     return attribute_sides(find, clip, images, captions, batch_size, progress, modality, **kind)

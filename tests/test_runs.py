@@ -82,7 +82,9 @@ def test_rows_are_those_of_the_evaluation_whatever_the_batch(folder, run):
         a = METHODS[name](clip, *asked, **(options if name == "M2IB" else {}))
         masks = localisation(a, pairs, "masks").query("modality == 'image'")
         masks = masks.assign(metric=masks["metric"] + " of masks")
-        direct = pd.concat([localisation(a, pairs), masks, occurrences(a, pairs), confidence(clip, a, pairs)])
+        cosines = dict(pair=data.ids, modality="pair", metric="similarity", value=a.similarity, chance=a.others.mean(dim=1))
+        tables = [localisation(a, pairs), masks, occurrences(a, pairs), confidence(clip, a, pairs), pd.DataFrame(cosines)]
+        direct = pd.concat(tables)
         ours, theirs = (t.set_index(keys)[["value", "chance"]].astype(float).sort_index() for t in (rows, direct))
         assert_frame_equal(ours, theirs, **NEAR)
 
@@ -90,7 +92,7 @@ def test_rows_are_those_of_the_evaluation_whatever_the_batch(folder, run):
 def test_pairs_without_boxes_or_masks_have_the_scores_that_they_can_have(clip, pairs):
     plain = [replace(pair, boxes=[]) for pair in pairs[:2]]
     boxed = [replace(pair, boxes=[replace(box, mask=None) for box in pair.boxes]) for pair in pairs[:2]]
-    assert set(scores(clip, "chefer", plain, {})["metric"]) == {"drop", "increase", "deletion AUC", "insertion AUC"}
+    assert set(scores(clip, "chefer", plain, {})["metric"]) == {"similarity", "drop", "increase", "deletion AUC", "insertion AUC"}
     found = set(scores(clip, "chefer", boxed, {})["metric"])
     assert {"energy inside", "words hit", "drop"} <= found
     assert not any(name.endswith("of masks") for name in found)
@@ -123,7 +125,7 @@ def test_torn_pictures_and_torn_lines_of_a_table_are_rows(folder, capsys):
     with pytest.warns(UserWarning, match=r"\d+ warnings from a.png to torn.png, the last: .*zq"):
         main(["evaluate", "--model", str(folder), *given, "--methods", "chefer", "--device", "cpu"])
     table = pd.read_parquet(folder / "out" / "scores")
-    assert table.groupby("pair", sort=False).size().tolist() == [8, 1, 1, 1]
+    assert table.groupby("pair", sort=False).size().tolist() == [9, 1, 1, 1]
     errors = table.dropna(subset="error").set_index("pair")["error"]
     assert list(errors.index) == ["captions.jsonl, line 2", "captions.jsonl, line 3", "torn.png"]
     assert errors.iloc[:2].str.contains("half a character").all()

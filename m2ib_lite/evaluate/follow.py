@@ -10,38 +10,24 @@ from ..explain import noise_of, problem
 from ..side import MODALITIES, attribute_sides
 
 
-def follow(
-    clip,
-    pairs,
-    modality,
-    steps,
-    layer,
-    beta,
-    sigma2,
-    samples=10,
-    lr=1.0,
-    seed=0,
-    batch_size=16,
-    standardise=False,
-    antithetic=False,
-):
+def follow(clip, pairs, modality, steps, layer, beta, sigma2, lr=1.0, seed=0, standardise=False, batch_size=16, **noise):
     """The maps of one tower after each of these numbers of steps, those of `explain`, and the two terms of the loss there.
 
-    modality: "image" or "text"; layer, beta, sigma2, standardise: that tower's; 0 steps is the start.  The terms are of noise that
-    was not fitted.  -> {n: Attribution without the other's maps}, and a DataFrame of pair, modality, steps,
-    compression and fitting, as in bottleneck.terms.
+    modality: "image" or "text"; layer, beta, sigma2, standardise: that tower's; noise: samples=10, antithetic=False; 0 steps is
+    the start.  The terms are of noise that was not fitted.  -> {n: Attribution without the other's maps}, and a DataFrame of pair,
+    modality, steps, compression and fitting, as in bottleneck.terms.
     """
     maps, losses = {n: [] for n in steps}, {n: [] for n in steps}
     loss = dict(beta=beta, sigma2=sigma2)
 
     def find(side):
         hidden, similarity, valid = problem(side, standardise)
-        draw, unseen = (noise_of(side, samples, s, antithetic) for s in (seed, seed + 1))
-        noise = unseen()
+        draw, unseen = (noise_of(side, s, **noise) for s in (seed, seed + 1))
+        fresh = unseen()
         for n, alpha in zip(range(max(steps) + 1), descend(hidden, similarity, valid, draw, **loss, lr=lr), strict=False):
             if n in maps:
                 maps[n] += side.pick(capacity(hidden, alpha, sigma2).sum(dim=-1))
-                losses[n] += torch.stack(terms(hidden, alpha, similarity, valid, noise, **loss), dim=1).tolist()
+                losses[n] += torch.stack(terms(hidden, alpha, similarity, valid, fresh, **loss), dim=1).tolist()
         return maps[n][-len(side.hidden) :]
 
     kind = dict(layers=[layer if name == modality else 0 for name in MODALITIES], method="M2IB", unit="nats")
