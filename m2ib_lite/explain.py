@@ -112,7 +112,7 @@ def m2ib(
     return partial(information, towers, lr=lr, seed=seed, **effort), layers
 
 
-def explain(clip, images, captions=None, batch_size=8, progress=True, modality="both", against=None, **options):
+def explain(clip, images, captions=None, *, batch_size=8, progress=True, modality="both", against=None, **options):
     """M2IB attribution of image-caption pairs, in both towers.  -> Attribution, in nats  (paper, section 3)
 
     images: PIL images, paths, arrays (H, W, C) or tensors (3, H, W) in [0, 1]; captions: strings; as many of both, or one of

@@ -201,7 +201,7 @@ def attribute_sides(scores, clip, images, captions, batch_size, progress, modali
 def rival(scores):
     """Make `scores(side, **options)`, which gives one vector (n,) a pair, a method of images and captions; it stays as .scores"""
 
-    def method(clip, images, captions=None, batch_size=8, progress=True, modality="both", against=None, **options):
+    def method(clip, images, captions=None, *, batch_size=8, progress=True, modality="both", against=None, **options):
         find, kind = partial(scores, **options), dict(against=against, method=scores.__name__, unit="cosine")
         return attribute_sides(find, clip, images, captions, batch_size, progress, modality, **kind)
 

@@ -1,7 +1,8 @@
 """The other methods, asked the same question on the same pair: y = cosine(image embedding, text embedding).
 
 Each is written for one tower, Side -> one vector of scores a pair, and `rival` makes of it a method that is used as `explain`:
-(clip, images, captions, batch_size=8, progress=True, modality="both", **options) -> Attribution.  All have a text form.
+(clip, images, captions=None, *, batch_size=8, progress=True, modality="both", against=None, **options) -> Attribution.  All have
+a text form.
 Maps hold the patches and the content tokens; CLS, BOS, EOS and padding are never part of them.  A result depends on
 (pair, options, seed) alone; the model comes back as it was.  ValueError as `explain`, or for a bad option.
 """
