@@ -60,11 +60,12 @@ def parser():
     add("--layer", type=partial(one_or_two, int), metavar="N", help="the block before the bottleneck, from 0; --layer=-1: none")
     add("--beta", type=partial(one_or_two, float), metavar="N", help="weight of the compression term")
     add("--sigma2", type=partial(one_or_two, float), metavar="N", help="variance of the noise")
-    add("--standardise", action="store_true", help="put the bottleneck on standardised states")
+    either = argparse.BooleanOptionalAction
+    add("--standardise", action=either, help="put the bottleneck on standardised states (default: the model's own)")
     add("--quality", choices=list(QUALITIES), help="what the next three are unless given (default: published, 10 of 10)")
     add("--steps", type=int, metavar="N", help="of the optimiser")
     add("--samples", type=int, metavar="N", help="of noise, a step")
-    add("--antithetic", action="store_true", help="each sample with its negative")
+    add("--antithetic", action=either, help="each sample with its negative (default: the quality's)")
     return whole
 
 

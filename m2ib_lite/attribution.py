@@ -60,6 +60,7 @@ class Attribution:
 
     def rank(self, i):
         """The share of the other captions whose cosine with image i is not above the pair's; below MATCH there is no match."""
+        i = self.place(i)
         return (self.others[i] <= self.similarity[i]).float().mean().item()
 
     def verdict(self, i):

@@ -117,16 +117,16 @@ def explain(clip, images, captions=None, *, batch_size=8, progress=True, modalit
 
     images: PIL images, paths, arrays (H, W, C) or tensors (3, H, W) in [0, 1]; captions: strings; as many of both, or one of
     either for all of the other.  Pairs bring their captions.
-    against: one other caption, or one a pair; the image map then shows what speaks for the caption and not for the other.
+    against: one other caption, or one a pair; the image map, it alone, then shows what speaks for the caption and not the other.
     modality: "image" or "text" leaves out the other's maps, and does not look at its options.  batch_size bounds the memory.
-    options, None takes the default:
+    options:
     layer, beta, sigma2: one value, or a pair (image, text), by default the model's own: layer 3/4 of the depth (9 of 12), beta 0.1
         and sigma2 1 as published, unless its m2ib.json says otherwise.  Layer -1 stands before the first block.
     standardise, given likewise: the bottleneck stands on states with mean 0 and deviation 1 in each channel of each pair (our
         option, after Schulz et al. 2020); False unless m2ib.json says otherwise.
-    quality: "published", 10 of Adam's steps with 10 draws of noise each; "fast", 10 of 4, whose maps are as good; "converged", 20
-        of 20, nearer to where a long optimisation ends.  steps, samples and antithetic (each draw comes with its negative)
-        replace the quality's.  lr=1: Adam's.  seed=0: of the noise.
+    quality: "published", 10 of Adam's steps with 10 draws of noise each; "fast", 10 of 4, whose maps are about as good;
+        "converged", 20 of 20, nearer to where a long optimisation ends.  steps, samples and antithetic (each draw comes with its
+        negative) replace the quality's.  lr=1: Adam's.  seed=0: of the noise.
     A result depends on (pair, options, seed) alone, on one kind of device.  The model comes back as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """

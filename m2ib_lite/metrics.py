@@ -92,7 +92,7 @@ def instances_hit(heat, masks):
 
 
 def instances_seen(heat, masks, share=0.1):
-    """Share of the objects that can be seen in the drawn map: the highest point of each reaches that share of the maximum."""
+    """Share of the objects that stand out of the dark: the highest point of each reaches that share of the map's maximum."""
     heat = _checked(heat, *masks)
     return float(np.mean([heat[mask].max() >= share * heat.max() > 0 for mask in masks]))
 

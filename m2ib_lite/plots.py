@@ -22,7 +22,7 @@ FULL = {"nats": 1.0}  # by unit: a map whose maximum stays below this is not str
 
 def own_scale(scores, unit, low=0.0):
     """What is dark and what is bright for one map: from `low` to its maximum, or to FULL where that is more.  -> Normalize"""
-    return Normalize(float(low), max(float(scores.max()), FULL.get(unit, 0.0)))
+    return Normalize(float(low), max(float(scores.max()), FULL.get(unit, float(low))))
 
 
 def draw_image(ax, image, boxes=(), **options):

@@ -157,8 +157,9 @@ def pair_up(images, captions):
 def difference(clip, side, captions, against):
     """An image Side whose target is what tells each caption from another one: e'(caption) - e'(other), brought to length 1.
     ValueError where the two are the same to the model."""
-    with torch.no_grad():
-        gap = side.target - clip.text.encode(clip.tokens(against).ids)
+    with torch.no_grad():  # both in one batch, whose padding rounds alike
+        one, other = clip.text.encode(clip.tokens([*captions, *against]).ids).float().chunk(2)
+    gap = one - other
     for caption, other, length in zip(captions, against, gap.norm(dim=-1).tolist(), strict=True):
         if length < LEAST:
             raise ValueError(f"{clip.name} reads {caption!r} and {other!r} alike: give another caption against it")
@@ -167,8 +168,8 @@ def difference(clip, side, captions, against):
 
 def cosines(clip, image_side, text_side):
     """Of each pair, and of its image with each of `Clip.others`.  -> (B,), (B, K) float32"""
-    images, captions = text_side.target, image_side.target
-    return (images * captions).sum(dim=-1).float(), (images @ clip.embed_others().T).float()
+    images, captions = text_side.target.float(), image_side.target.float()
+    return (images * captions).sum(dim=-1), images @ clip.embed_others().float().T
 
 
 def attribute_sides(scores, clip, images, captions, batch_size, progress, modality, layers=(0, 0), against=None, **kind):
@@ -177,8 +178,10 @@ def attribute_sides(scores, clip, images, captions, batch_size, progress, modali
     check_positive(batch_size=batch_size)
     maps, tokens, matches = {name: [] for name in asked(modality)}, [], []
     images, captions = pair_up(images, captions)
-    if against is not None:
-        _, against = pair_up(images, against)
+    if against is not None and "image" in maps:
+        against = [against] * len(images) if isinstance(against, str) else list(against)
+        if len(against) != len(images):
+            raise ValueError(f"{len(against)} captions against {len(images)} pairs: give one, or one for each")
     views = [clip.view(image.size) for image in images]  # opens each once: a bad one is told of before any work is done
     bar = tqdm(total=len(images), unit="pair", desc=kind["method"], delay=BAR_DELAY, disable=not progress)
     with frozen(clip.model), bar:
@@ -186,7 +189,7 @@ def attribute_sides(scores, clip, images, captions, batch_size, progress, modali
             chunk = slice(start, start + batch_size)
             image_side, text_side, pieces = sides(clip, images[chunk], captions[chunk], layers)
             matches.append(cosines(clip, image_side, text_side))
-            if against is not None:
+            if against is not None and "image" in maps:
                 image_side = difference(clip, image_side, captions[chunk], against[chunk])
             for side in (image_side, text_side):
                 if side.modality in maps:

@@ -105,5 +105,5 @@ def test_one_word_against_another_points_at_its_own_object(clip, method):
         games = [word_game({word: maps.heat(i)}, pair, method) for i, word in enumerate(words)]
         hits += [game.set_index("metric").loc["own object", "value"] for game in games]
     assert sum(hits) >= 10
-    with pytest.raises(ValueError, match="1 images and 2 captions"):
+    with pytest.raises(ValueError, match="2 captions against 1 pairs: give one, or one for each"):
         ask(clip, [pair.image], ["an owl"], against=["a", "b"], **options)

@@ -52,7 +52,7 @@ class Pair:
 
     def words(self):
         """The caption's words that stand for something in the picture, as a set."""
-        return {box.word for box in self.boxes if box.named}
+        return {box.word for box in self.boxes if box.named and box.word}
 
 
 def hull(mask):

@@ -95,14 +95,17 @@ def occurrences(attribution, pairs):
 def word_game(heats, pair, method):
     """Whether the map of each word finds what that word names: a tidy table as localisation's, a row for each word and metric.
 
-    heats: {word: (H, W)}, words of pair.words().  1 where the highest point in the boxes of the word's own is higher than all
-    others, "pointing game", or than those in the other named boxes, if there are any, "own object"; a tie is 0.
+    heats: {word: (H, W)}, words of pair.words(), ValueError for others.  1 where the highest point in the boxes of the word's own
+    is higher than all others, "pointing game", or than those in the other named boxes, if there are any, "own object"; a tie is 0.
     """
     rows = []
     for word, heat in heats.items():
+        if word not in pair.words():
+            raise ValueError(f"{word!r} names nothing in pair {pair.id}: give words of {sorted(pair.words())}")
         own = np.any([box.rectangle(heat.shape) for box in pair.boxes if box.named and box.word == word], axis=0)
         others, chance = pair.region() & ~own, 1 / len(pair.words())
-        rows.append((pair.id, "image", "pointing game", float(heat[own].max() > heat[~own].max()), own.mean()))
+        if not own.all():
+            rows.append((pair.id, "image", "pointing game", float(heat[own].max() > heat[~own].max()), own.mean()))
         if others.any():
             rows.append((pair.id, "image", "own object", float(heat[own].max() > heat[others].max()), chance))
     return tidy(rows, method)

@@ -69,16 +69,17 @@ class Clip:
         return pixels.to(self.device, self.model.dtype)
 
     def similarity(self, images, captions):
-        """The cosine of every image, RGB PIL images, with every caption.  -> (n_images, n_captions) on the model's device"""
+        """The cosine of every image with every caption.  images: a list of RGB PIL images; captions: a list of strings.
+        -> (n_images, n_captions) on the model's device"""
         with torch.no_grad():
             return self.image.encode(self.pixels(images)) @ self.text.encode(self.tokens(captions).ids).T
 
     def embed_others(self):
-        """The embeddings of `others`, worked out anew only where a weight has changed since.  -> (K, E)"""
-        weights = [(weight.data_ptr(), weight._version) for weight in self.model.parameters()]
-        if self._embedded[0] != weights:
+        """The embeddings of `others`, worked out anew only where one of them or a weight has changed since.  -> (K, E)"""
+        state = [*self.others, *((weight.data_ptr(), weight._version) for weight in self.model.parameters())]
+        if self._embedded[0] != state:
             with torch.no_grad():
-                self._embedded = weights, self.text.encode(self.tokens(self.others, warn=False).ids)
+                self._embedded = state, self.text.encode(self.tokens(self.others, warn=False).ids)
         return self._embedded[1]
 
     def view(self, size):

@@ -63,7 +63,7 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     check_weights(model, report, name)
     words = read_tokenizer(tokenizer or (openai.TOKENIZER if path.is_file() else source), name, family)
     others = path / "others.txt" if (path / "others.txt").exists() else Path(__file__).with_name("others.txt")
-    kept = own_defaults(path), others.read_text().splitlines()
+    kept = own_defaults(path), [line for line in others.read_text(encoding="utf-8").splitlines() if line.strip()]
     clip = family(model.to(pick_device(device)).eval().requires_grad_(False), words, processor, name, *kept)
     check_tokenizer(clip)
     return clip

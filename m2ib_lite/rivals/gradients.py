@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from captum.attr import IntegratedGradients, Saliency
 from einops import rearrange
 
-from ..explain import of_tower
+from ..explain import both, of_tower
 from ..side import rival
 
 
@@ -91,8 +91,7 @@ def nib(side, layer=None, steps=10):
     In cosine: ALL positions come to y(h) - y(0) as n grows, which takes thousands: layer norms make y jump close to 0.
     Options: steps=10; layer, the published three quarters of the depth by default.  (narrowing information bottleneck, ICLR 2025)
     """
-    published = side.clip.published["layer"]
-    layer = of_tower(side.clip, side.modality, published if layer is None else layer, first=0)["layer"]
+    layer = of_tower(side.clip, side.modality, both("layer", layer, side.clip.published["layer"]), first=0)["layer"]
     if steps < 2:
         raise ValueError(f"steps is {steps}: give at least 2")
     gradients = IntegratedGradients(lambda hidden: side.score(hidden, layer - 1))

@@ -4,7 +4,7 @@ python tests/benchmarks/speed.py --json speed.json      # about 25 minutes on 2 
 
 A CLIP of the size of ViT-B/32 with random weights, one picture and caption, layer 9, 10 steps, 10 samples, both modalities.  The
 rows from `naive` to `ours` leave out more and more of what is not needed, for the same maps; quality="fast" does less, for maps
-that are as good (frontier.py); explain_words gives a map for each word of the caption.  The rows take turns, `--repeats` times, a
+about as good (frontier.py); explain_words gives a map for each word of the caption.  The rows take turns, `--repeats` times, a
 short one as often as fits in SPAN seconds.  Printed are medians, and those of the ratios against the `naive` of the same turn,
 with the least and the greatest.
 """
