@@ -31,6 +31,7 @@ testbed: $(VENV)/installed
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py radiographs
 	$(BIN)/python data/testbed/tune.py
 	$(BIN)/python data/testbed/tune.py radiographs
+	$(BIN)/python data/testbed/tune_words.py
 	cd data && shasum -a 256 testbed/sprites/sprites.* models/*/*.safetensors models/*/*.json > SHA256SUMS
 
 clean:

@@ -45,4 +45,5 @@ def test_a_wheel_works_outside_of_any_clone(tmp_path):
     assert any("evaluate" in line for line in helped)
     assert (site / "bin" / "m2ib").exists()
     assert (tmp_path / "saved" / "maps.npz").exists()
+    assert (site / "m2ib_lite" / "models" / "others.txt").exists()  # for models that bring none
     assert {path.name for path in (site / "m2ib_lite" / "testbed").iterdir()} == SHIPPED
