@@ -33,13 +33,15 @@ def test_every_method_gives_the_models_own_cosines(clip, pairs, method):
     torch.testing.assert_close(a[1:].others, a.others[1:])
 
 
-def test_the_other_captions_are_embedded_once_and_anew_when_a_weight_changes(clip):
+def test_the_other_captions_are_embedded_once_and_anew_when_they_or_a_weight_change(clip):
     other = clip.untrained(seed=3)
     first = other.embed_others()
     assert other.embed_others() is first
     with torch.no_grad():
         other.text.final_norm.weight.mul_(-1)
     assert not torch.equal(other.embed_others(), first)
+    other.others = ["an owl"]
+    assert len(other.embed_others()) == 1
 
 
 @pytest.mark.parametrize(("model", "data"), [("testbed", "scenes"), ("radiographs", "radiographs")])
@@ -77,9 +79,9 @@ def test_a_faint_map_is_not_stretched_to_full_brightness():
     assert own_scale(torch.tensor([0.001]), "cosine").vmax == pytest.approx(0.001)
 
 
-def toy_clip(other):
-    """Every caption against has the embedding `other`."""
-    text = SimpleNamespace(encode=lambda ids: other)
+def toy_clip(*embeddings):
+    """A caption and one against it have these embeddings."""
+    text = SimpleNamespace(encode=lambda ids: torch.tensor(embeddings))
     return SimpleNamespace(name="toy", text=text, tokens=lambda captions: SimpleNamespace(ids=captions))
 
 
@@ -87,12 +89,17 @@ def test_one_caption_against_another_asks_a_toy_for_what_tells_them_apart():
     draw = torch.Generator().manual_seed(1)
     tower = TwoWays(torch.randn(17, 12, generator=draw))
     side = toy_side(tower, torch.randn(1, 3, 8, 8, generator=draw), 0)
-    side.target = torch.tensor([[1.0, 0.0]])
-    apart = difference(toy_clip(torch.tensor([[0.0, 1.0]])), side, ["a cat"], ["a dog"])
+    apart = difference(toy_clip([1.0, 0.0], [0.0, 1.0]), side, ["a cat"], ["a dog"])
     (row,) = RIVALS["saliency"].scores(apart)
     torch.testing.assert_close(row, ((tower.weights - tower.weights.flip(0)) / 2**0.5).abs().sum(dim=1)[1:] / 4)
     with pytest.raises(ValueError, match="toy reads 'a cat' and 'cats' alike: give another caption against it"):
-        difference(toy_clip(side.target), side, ["a cat"], ["cats"])
+        difference(toy_clip([1.0, 0.0], [1.0, 0.0]), side, ["a cat"], ["cats"])
+
+
+def test_a_caption_against_itself_is_refused_also_where_rounding_is_coarse(pairs):
+    coarse, long = load_model("testbed", "cpu", torch.bfloat16), "here are two backpacks and an anchor on the grass"
+    with pytest.raises(ValueError, match="reads 'an owl' and 'an owl' alike"):
+        explain(coarse, pairs[0].image, ["an owl", long], against=["an owl", "a dog"], **QUICK)
 
 
 @pytest.mark.parametrize("method", ["M2IB", "chefer"])
