@@ -22,8 +22,8 @@ from functools import partial
 
 import torch
 
-from .evaluate import METHODS
 from .explain import QUALITIES
+from .rivals import RIVALS
 from .runs import evaluate_data
 
 
@@ -42,7 +42,7 @@ def parser():
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     page = dict(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     one = commands.add_parser("evaluate", help="score methods on every pair of a data set", allow_abbrev=False, **page)
-    add, names = one.add_argument, ", ".join(METHODS).lower()
+    add, names = one.add_argument, ", ".join(("m2ib", *RIVALS))
     add("--model", required=True, help="testbed, radiographs, a folder, a name on the hub, or a file with OpenAI's state dict")
     add("--tokenizer", metavar="PATH", help="for a model that brings none: a folder, a name on the hub, or OpenAI's BPE file")
     add("--data", required=True, help="scenes, radiographs, photographs, or a path (see m2ib_lite.data.load_pairs)")

@@ -11,7 +11,7 @@ from .words import join_scores, whole_words
 
 PER_PAIR = ("image_maps", "text_maps", "tokens", "images", "captions", "views", "similarity", "others")
 MATCH = 0.95  # the share of other captions that the cosine of a pair that matches lies above
-LEVELS = ("rise", "random")  # methods whose scores do not add up: by a sum, a word would gain from having more pieces
+LEVELS = ("RISE", "Random")  # methods whose scores do not add up: by a sum, a word would gain from having more pieces
 
 
 @dataclass(eq=False, repr=False)  # maps are tensors, which == does not compare to one truth

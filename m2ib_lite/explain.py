@@ -6,22 +6,13 @@ from numbers import Integral
 import torch
 
 from .bottleneck import capacity, moments, optimise
-from .side import MODALITIES, asked, attribute_sides, check_positive, own_generator
+from .side import MODALITIES, asked, attribute_sides, both, check_positive, own_generator
 
 QUALITIES = {  # Adam's steps, noise samples a step, and whether half of them are the others' negatives
     "fast": dict(steps=10, samples=4, antithetic=True),
     "published": dict(steps=10, samples=10, antithetic=False),
     "converged": dict(steps=20, samples=20, antithetic=True),
 }
-
-
-def both(name, value, default):
-    """An option as an (image, text) pair: one value serves both, None takes the model's own."""
-    pair = default if value is None else value
-    pair = tuple(pair) if isinstance(pair, tuple | list) else (pair, pair)
-    if len(pair) != 2:
-        raise ValueError(f"{name} is {value!r}: give one value, or a pair (image, text)")
-    return tuple(own if given is None else given for given, own in zip(pair, default, strict=True))
 
 
 def of_tower(clip, modality, layer=None, standardise=None, first=-1, **numbers):
@@ -121,9 +112,9 @@ def explain(clip, images, captions=None, *, batch_size=8, progress=True, modalit
     modality: "image" or "text" leaves out the other's maps, and does not look at its options.  batch_size bounds the memory.
     options:
     layer, beta, sigma2: one value, or a pair (image, text), by default the model's own: layer 3/4 of the depth (9 of 12), beta 0.1
-        and sigma2 1 as published, unless its m2ib.json says otherwise.  Layer -1 stands before the first block.
+        and sigma2 1 as published, unless its settings.json says otherwise.  Layer -1 stands before the first block.
     standardise, given likewise: the bottleneck stands on states with mean 0 and deviation 1 in each channel of each pair (our
-        option, after Schulz et al. 2020); False unless m2ib.json says otherwise.
+        option, after Schulz et al. 2020); False unless settings.json says otherwise.
     quality: "published", 10 of Adam's steps with 10 draws of noise each; "fast", 10 of 4, whose maps are about as good;
         "converged", 20 of 20, nearer to where a long optimisation ends.  steps, samples and antithetic (each draw comes with its
         negative) replace the quality's.  lr=1: Adam's.  seed=0: of the noise.

@@ -6,7 +6,7 @@ M2IB and its rivals answer the same question of a `Side`: what of its input carr
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from functools import partial
+from inspect import signature
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -34,6 +34,14 @@ def check_positive(**numbers):
             raise ValueError(f"{name} is {value}: give a number above zero")
         if name in COUNTS and not isinstance(value, Integral):
             raise ValueError(f"{name} is {value}: give a whole number")
+
+
+def both(name, value, default=(None, None)):
+    """An option as an (image, text) pair: one value serves both, None takes the default's own."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} is {value!r}: give one value, or a pair (image, text)")
+    return tuple(own if given is None else given for given, own in zip(pair, default, strict=True))
 
 
 def asked(modality):
@@ -201,12 +209,30 @@ def attribute_sides(scores, clip, images, captions, batch_size, progress, modali
     return Attribution(grids, maps.get("text"), tokens, images, captions, views, similarity=similarity, others=others, **kind)
 
 
-def rival(scores):
-    """Make `scores(side, **options)`, which gives one vector (n,) a pair, a method of images and captions; it stays as .scores"""
+def rival(title, modalities=MODALITIES):
+    """Make `scores(side, **options)`, which gives one vector (n,) a pair, a method of images and captions, called `title` as in the
+    literature.  It keeps .scores and .title; .published are its options' defaults, but for a seed; .finder(clip, section,
+    **options) gives the scores of a Side with these options, each one value or an (image, text) pair, or with the model's own."""
 
-    def method(clip, images, captions=None, *, batch_size=8, progress=True, modality="both", against=None, **options):
-        find, kind = partial(scores, **options), dict(against=against, method=scores.__name__, unit="cosine")
-        return attribute_sides(find, clip, images, captions, batch_size, progress, modality, **kind)
+    def make(scores):
+        name, defaults = scores.__name__, {key: of.default for key, of in signature(scores).parameters.items() if key != "side"}
 
-    method.scores, method.__name__, method.__doc__ = scores, scores.__name__, scores.__doc__
-    return method
+        def finder(clip, section, **options):
+            unknown = sorted(options.keys() - defaults.keys())
+            if unknown:
+                raise TypeError(f"{title} has no option {', '.join(unknown)}: there are {', '.join(defaults) or 'none'}")
+            pairs = {key: both(key, value) for key, value in (clip.own(section, name) | options).items()}
+            return lambda side: scores(side, **{key: pair[MODALITIES.index(side.modality)] for key, pair in pairs.items()})
+
+        def method(clip, images, captions=None, *, batch_size=8, progress=True, modality="both", against=None, **options):
+            if modality == "text" and modality not in modalities:
+                raise ValueError(f"{title} has no maps of words: give modality='image'")
+            find, modality = finder(clip, "best", **options), modality if len(modalities) > 1 else modalities[0]
+            kind = dict(against=against, method=title, unit="cosine")
+            return attribute_sides(find, clip, images, captions, batch_size, progress, modality, **kind)
+
+        method.scores, method.finder, method.title, method.__name__, method.__doc__ = scores, finder, title, name, scores.__doc__
+        method.published = {key: value for key, value in defaults.items() if key != "seed"}
+        return method
+
+    return make

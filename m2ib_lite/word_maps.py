@@ -6,7 +6,6 @@ e'_w = (e(caption) - e(caption without w)) / |.|, its tokens blanked and the emb
 
 import re
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,8 @@ from .hooks import frozen
 from .rivals import RIVALS
 from .side import LEAST, cosines, pair_up, sides
 from .words import whole_words
+
+SECTION = "best for words"  # of a model's settings
 
 
 @dataclass(eq=False, repr=False)
@@ -79,7 +80,8 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
 
     image, caption: one of each as `explain` takes them, or a Pair.  phrases: words of the caption, or runs of them such as "piece
     of cheese", the first where it stands more than once; each of its words where None.  method: "M2IB" or a name of RIVALS;
-    options: that method's.  The image is encoded once, and all words go on from there as one batch.
+    options: that method's, by default the model's own for words.  The image is encoded once, and all words go on from there as one
+    batch.
     ValueError for a bad option, phrase, image or caption.
     """
     if method not in ("M2IB", *RIVALS):
@@ -90,8 +92,11 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
     phrases = [phrases] if isinstance(phrases, str) else phrases
     if phrases is not None and not phrases:
         raise ValueError("there are no phrases: give words of the caption, or None for all of them")
-    unit = "nats" if method == "M2IB" else "cosine"
-    scores, layers = m2ib(clip, "image", **options) if method == "M2IB" else (partial(RIVALS[method].scores, **options), (0, 0))
+    title, unit, layers = "M2IB", "nats", (0, 0)
+    if method == "M2IB":
+        scores, layers = m2ib(clip, "image", **clip.own(SECTION, method) | options)
+    else:
+        title, unit, scores = RIVALS[method].title, "cosine", RIVALS[method].finder(clip, SECTION, **options)
     with frozen(clip.model):
         side, text_side, (tokens,) = sides(clip, images, captions, layers)
         (caption,) = captions
@@ -108,5 +113,5 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
     n = len(words)
     views, opened = [clip.view(images[0].size)] * n, Images(images.sources * n)
     match = [of_pair.expand(n, *of_pair.shape[1:]) for of_pair in cosines(clip, side, text_side)]
-    found = Attribution(maps, None, [[word] for word in words], opened, words, views, method, unit, *match)
+    found = Attribution(maps, None, [[word] for word in words], opened, words, views, title, unit, *match)
     return WordMaps(caption, words, weights.where(telling, 0), found)

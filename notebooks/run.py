@@ -1,7 +1,8 @@
 """Run the notebooks through papermill, side by side, and keep what they measured and drew.
 
 python notebooks/run.py figures [MODEL=... DEVICE=... N_PAIRS=...]   every notebook, build/figures/index.html, a table
-python notebooks/run.py record                                       keep that run's numbers and figures under data/
+python notebooks/run.py record [...]                                 keep that run's numbers under data/, with its settings; and its
+                                                                     figures, if these are the notebooks' own
 """
 
 import ast
@@ -32,7 +33,7 @@ NUMBERED = "[0-9][0-9]_*.ipynb"
 RUNS = "runs.json"  # the seconds of each notebook in the last run
 AT_ONCE = 2  # one notebook on two cores leaves a third of them idle
 PICTURE = (1400, 2400)  # pixels at most of a figure that README shows
-KEPT = ("low", "high", "tolerance", "pairs", "claim", "held")  # of a number, beside its value
+KEPT = ("low", "high", "tolerance", "pairs", "claim", "verdict")  # of a number, beside its value
 RECORDED_ON = "cpu"  # noise drawn on another kind of device differs
 BaseManager.register("tqdm", tqdm)  # a bar in a process of its own, which those of the notebooks move on
 
@@ -81,15 +82,16 @@ def one_run(path, parameters, out, bar):
     except Exception as failure:  # the others go on
         error = (str(failure).strip() or repr(failure)).splitlines()[-1]
     report = read(out / f"{path.stem}.json") or dict(rows=[], note="the notebook did not come to its Check")
-    held, agree = ([row[column] for row in report["rows"]] for column in ("held", "agrees"))
-    row = dict(notebook=path.stem, seconds=round(time.time() - start), held=held.count("held"), not_held=held.count("not held"))
+    verdicts, agree = ([row[column] for row in report["rows"]] for column in ("verdict", "agrees"))
+    row = dict(notebook=path.stem, seconds=round(time.time() - start))
+    row |= {verdict: verdicts.count(verdict) for verdict in ("held", "lost", "open")}
     return {**row, "recorded": "none" if report["note"] else "agrees" if all(agree) else "differs", "error": error}
 
 
 def longest_first(paths, kept):
     """The notebooks in an order that keeps all cores busy to the end: by the seconds recorded in kept/expected, new ones first."""
-    models = {path: read(kept / "expected" / f"{path.stem}.json").values() for path in paths}
-    seconds = {path: max((model["seconds"] for model in models[path]), default=math.inf) for path in paths}
+    records = {path: read(kept / "expected" / f"{path.stem}.json") for path in paths}
+    seconds = {path: max((record["seconds"] for record in records[path]), default=math.inf) for path in paths}
     return sorted(paths, key=seconds.get, reverse=True)
 
 
@@ -124,23 +126,29 @@ def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=DATA):
     return sum(run["error"] != "" for run in runs)
 
 
-def record(out=FIGURES, folder=NOTEBOOKS, kept=DATA, readme=README):
-    """Keep the numbers and figures of the last run, one with the notebooks' own parameters, in kept/expected and kept/figures,
-    and show them in README."""
-    seconds, reports = read(out / RUNS), {}
-    for path in sorted(folder.glob(NUMBERED)):
-        own = {name: RECORDED_ON if name == "DEVICE" else value for name, value in defaults(path).items() if name != "OUT"}
+def record(settings=(), folder=NOTEBOOKS, out=FIGURES, kept=DATA, readme=README):
+    """Keep the numbers of the last run, one with these settings, in kept/expected; its figures too, in kept/figures and README, where
+    there are none, and these are the notebooks' own parameters."""
+    paths, reports = sorted(folder.glob(NUMBERED)), {}
+    chosen = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
+    out = Path(chosen.pop("OUT", out)).resolve()
+    seconds = read(out / RUNS)
+    for path in paths:
+        known = defaults(path) | {"DEVICE": RECORDED_ON}
+        own = known | {name: value for name, value in chosen.items() if name in known}
+        del own["OUT"]
         reports[path.stem] = read(out / f"{path.stem}.json")
         if path.stem not in seconds or reports[path.stem].get("parameters") != own:
-            remedy = f"run `make figures DEVICE={RECORDED_ON}` without other settings"
-            raise ValueError(f"{path.stem} has no finished run with its own parameters in {out}: {remedy}")
+            remedy = f"run `make figures DEVICE={RECORDED_ON} {' '.join(settings)}` first"
+            raise ValueError(f"{path.stem} has no finished run with these parameters in {out}: {remedy}")
     for name, report in reports.items():
         target, parameters = kept / "expected" / f"{name}.json", report["parameters"]
         numbers = {row["number"]: {"value": row["mean"]} | {name: row[name] for name in KEPT} for row in report["rows"]}
-        models = read(target) | {parameters["MODEL"]: dict(parameters=parameters, seconds=seconds[name], numbers=numbers)}
-        text = json.dumps(models, indent=1)
+        records = [record for record in read(target, []) if record["parameters"] != parameters]
+        records.append(dict(parameters=parameters, seconds=seconds[name], numbers=numbers))
+        text = json.dumps(records, indent=1)
         target.write_text(re.sub(r"\{[^{}]*\}", lambda inner: " ".join(inner[0].split()), text) + "\n")  # a number a line
-        for figure in out.glob(f"{name}*.png"):
+        for figure in [] if chosen else out.glob(f"{name}*.png"):
             picture = Image.open(figure)
             picture.thumbnail(PICTURE)
             picture.save(kept / "figures" / figure.name, optimize=True)
@@ -149,8 +157,8 @@ def record(out=FIGURES, folder=NOTEBOOKS, kept=DATA, readme=README):
 
 if __name__ == "__main__":
     try:
-        if sys.argv[1:] == ["record"]:
-            record()
+        if sys.argv[1:2] == ["record"]:
+            record(sys.argv[2:])
         elif sys.argv[1:2] == ["figures"]:
             sys.exit(figures(sys.argv[2:]) > 0)  # 1 where a notebook failed
         else:

@@ -1,16 +1,19 @@
-"""Choose a testbed model's default layer, beta and standardise on the pictures of one seed; the notebooks report on another's.
+"""Choose a testbed model's settings of every method by one rule, on the pictures of one seed; the notebooks report on another's.
 
-python data/testbed/tune.py               # writes m2ib.json, tuning.csv and others.txt into data/models/scenes
+python data/testbed/tune.py               # writes settings.json, tuning.csv and others.txt into data/models/scenes
 python data/testbed/tune.py radiographs   # and into data/models/radiographs
 
-Chosen by scores that look at a map's order alone: the image's by the mean of pointing game, best IoU and instances hit, the text's
-by the precision of the words that are in the picture.  Order alone would as soon have a map that is squeezed to nothing, so a
-setting counts only where half of the maps reach the nat that `plot` draws at full brightness.  sigma2 stays 1.
+For each method and tower the published setting and others drawn from its grid, TRIES in all, or the whole grid where it has no
+more.  Chosen by scores that look at a map's order alone: the image's by the mean of pointing game, best IoU and instances hit, the
+text's by the precision of the words that are in the picture, the word maps' by how often a word's own object is preferred, then by
+the pointing game.  M2IB's maps must reach the nat that `plot` draws at full brightness in half of the pictures: order alone would as
+soon have a map that is squeezed to nothing.  Then the power that makes most of each method's energy inside, which keeps the order.
 others.txt: captions of other pictures, and some that say nothing.
 """
 
 import argparse
 import json
+import random
 from itertools import product
 from pathlib import Path
 
@@ -20,26 +23,114 @@ from radiographs import radiographs
 from scenes import scenes
 from tqdm import tqdm
 
-from m2ib_lite import explain, load_model, models
-from m2ib_lite.evaluate import localisation, occurrences
+from m2ib_lite import explain_words, load_model, models
+from m2ib_lite.evaluate import METHODS, SETTINGS, localisation, method_options, occurrences, word_game
 from m2ib_lite.models import BUILT_IN
 from m2ib_lite.plots import FULL
+from m2ib_lite.repro import TUNING_SEED
+from m2ib_lite.rivals import RIVALS
 from m2ib_lite.side import MODALITIES
 
-SEED, N_PAIRS, N_OTHERS, N_EMPTY = 0, 40, 24, 8
+N_PAIRS, N_OTHERS, N_EMPTY, TRIES = 40, 24, 8, 12
+DRAWN, EACH = 220, 8  # scenes for the word maps, and how many of them with two, three and four kinds of object
 DOMAINS = {"scenes": ("testbed", scenes), "radiographs": ("radiographs", radiographs)}  # the model's name, its pictures
 CHOSEN_BY = {"image": ["pointing game", "IoU at best", "instances hit"], "text": ["word precision"]}
-BETAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+POWERS = (0.5, 1, 2, 4, 8, 16)
+NAMES = {"M2IB": "M2IB"} | {name: method.title for name, method in RIVALS.items()}  # as settings.json has them, as METHODS has
+QUICK = {"M2IB": dict(quality="fast"), "RISE": dict(image_masks=500)}  # here alone, while settings are compared
+QUICKER = QUICK | {"RISE": dict(image_masks=250)}  # for the many maps of words
 
 
-def measure(clip, pairs, modality, layer, beta, standardise):
-    """One row for one setting of one tower: the means of its scores, their mean, and the median of its maps' maxima in nats."""
-    own = dict(layer=layer, beta=beta, standardise=standardise)
-    found = explain(clip, pairs, modality=modality, sigma2=1.0, quality="fast", batch_size=20, progress=False, **own)
+def grid(name, blocks):
+    """Every setting of a method in a tower of so many blocks."""
+    options = {
+        "M2IB": dict(layer=range(-1, blocks - 1), beta=(0.1, 1.0, 10.0), sigma2=(1.0,), standardise=(False, True)),
+        "gradcam": dict(block=range(-1, -blocks - 1, -1)),
+        "gradeclip": dict(block=range(-1, -blocks - 1, -1)),
+        "kernelshap": dict(samples=(2, 5, 10, 20)),
+        "rise": dict(cells=(4, 7, 8, 14), p=(0.1, 0.3, 0.5, 0.7)),
+        "chefer": dict(blocks=range(1, blocks + 1)),
+        "legrad": dict(blocks=range(1, blocks + 1)),
+        "nib": dict(layer=range(blocks - 1), steps=(5, 10, 20, 50)),
+    }.get(name, {})
+    return [dict(zip(options, values)) for values in product(*options.values())]
+
+
+def tried(name, clip, modality, published):
+    """The settings of one method that are tried in one tower, the published one first."""
+    k = MODALITIES.index(modality)
+    whole = grid(name, len(clip.towers[k].blocks))
+    first = {key: published[key][k] if isinstance(published[key], tuple) else published[key] for key in whole[0]}
+    if name == "nib":
+        first["layer"] = clip.published["layer"][k]
+    rest = [setting for setting in whole if setting != first]
+    return [first, *random.Random(TUNING_SEED).sample(rest, min(len(rest), TRIES - 1))]
+
+
+def of_captions(clip, pairs, name, modality, setting):
+    """The means of one setting's scores, their mean, and the median of its maps' maxima."""
+    found = METHODS[NAMES[name]](
+        clip, pairs, modality=modality, batch_size=20, progress=False, **setting | QUICK.get(NAMES[name], {})
+    )
     table = pd.concat([localisation(found, pairs), occurrences(found, pairs)])
     means = table.groupby("metric")["value"].mean()[CHOSEN_BY[modality]]
     maxima = [scores.max().item() for scores in (found.text_maps if modality == "text" else found.image_maps)]
-    return dict(modality=modality, **own, score=means.mean(), **means, nats=np.median(maxima))
+    return dict(score=means.mean(), maximum=np.median(maxima), **means)
+
+
+def of_words(clip, pairs, name, setting):
+    """The same for the maps of words."""
+    played, maxima = [], []
+    for pair in pairs:
+        words = sorted(pair.words(), key=pair.caption.index)
+        found = explain_words(clip, pair, phrases=words, method=name, **setting | QUICKER.get(NAMES[name], {}))
+        played.append(word_game({word: found.heat(word) for word in words}, pair, name))
+        maxima += found.maps.image_maps.amax(dim=(1, 2)).tolist()
+    means = pd.concat(played).groupby("metric")["value"].mean()
+    return dict(score=means["own object"] + 1e-3 * means["pointing game"], maximum=np.median(maxima), **means)
+
+
+def compare(clip, pairs, scenes_of_kinds, published):
+    """One row for each setting of each method in each tower, and for the maps of words."""
+    for name, section in product(NAMES, ("image", "text", "words")):
+        modality = "text" if section == "text" else "image"
+        if name in ("saliency", "random") or (name, section) == ("legrad", "text") or (section == "words" and not scenes_of_kinds):
+            continue
+        for setting in tqdm(tried(name, clip, modality, published[NAMES[name]]), desc=f"{name}, {section}"):
+            about = dict(method=name, section=section)
+            if section == "words":
+                yield about | setting | of_words(clip, scenes_of_kinds, name, setting)
+            else:
+                yield about | setting | of_captions(clip, pairs, name, modality, setting)
+
+
+def best(table, name, section, options):
+    """The best setting of a method, the first tried where several are; M2IB's only among those that are bright enough."""
+    rows = table[(table["method"] == name) & (table["section"] == section)]
+    rows = rows[rows["maximum"] >= FULL["nats"]] if name == "M2IB" else rows
+    return {} if rows.empty else {key: np.asarray(rows.loc[rows["score"].idxmax(), key]).item() for key in options}
+
+
+def choose(table):
+    """-> the sections "best" and "best for words" of settings.json"""
+    chosen = {"best": {}, "best for words": {}}
+    for name in NAMES:
+        options = list(grid(name, 2)[0])
+        image, text, words = (best(table, name, section, options) for section in ("image", "text", "words"))
+        chosen["best"][name] = {key: [image[key], text.get(key, image[key])] for key in image}
+        chosen["best for words"][name] = {key: [words[key]] * 2 for key in words}
+    return {section: of for section, of in chosen.items() if any(of.values())}
+
+
+def powers(clip, pairs, options):
+    """The power of each method's image maps that puts most of their energy inside the boxes."""
+    found = {}
+    for name, own in options.items():
+        maps = METHODS[name](clip, pairs, modality="image", batch_size=20, progress=False, **own | QUICK.get(name, {}))
+        tables = {power: localisation(maps, pairs, power=power) for power in POWERS}
+        energy = {power: table.groupby("metric")["value"].mean()["energy inside at power"] for power, table in tables.items()}
+        found[name] = max(energy, key=energy.get)
+    return found
 
 
 def write_others(folder, captions):
@@ -52,18 +143,24 @@ def write_others(folder, captions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("domain", nargs="?", choices=list(DOMAINS), default="scenes")
-    name, draw = DOMAINS[parser.parse_args().domain]
-    clip, pairs, folder = load_model(name), draw(N_PAIRS, seed=SEED), BUILT_IN[name]
+    domain = parser.parse_args().domain
+    name, draw = DOMAINS[domain]
+    clip, pairs, folder = load_model(name), draw(N_PAIRS, seed=TUNING_SEED), BUILT_IN[name]
     write_others(folder, [pair.caption for pair in pairs])
-    depths = [range(-1, len(tower.blocks) - 1) for tower in clip.towers]
-    grid = [(modality, *setting) for modality, depth in zip(MODALITIES, depths) for setting in product(depth, BETAS, (False, True))]
-    table = pd.DataFrame([measure(clip, pairs, *setting) for setting in tqdm(grid, desc="settings")])
-    strong = table[table["nats"] >= FULL["nats"]].sort_values("score")
-    taken = [strong[strong["modality"] == modality].iloc[-1] for modality in MODALITIES]
-    chosen = {option: [row[option].item() for row in taken] for option in ("layer", "beta", "standardise")}
+    many = draw(DRAWN, seed=TUNING_SEED) if domain == "scenes" else []
+    of_kinds = [pair for k in (2, 3, 4) for pair in [pair for pair in many if len(pair.words()) == k][:EACH]]
+    published = method_options(clip, "published", TUNING_SEED, medical=domain == "radiographs")
+    clip.settings = {}
+    table = pd.DataFrame(compare(clip, pairs, of_kinds, published))
     table.round(4).to_csv(folder / "tuning.csv", index=False)
-    (folder / "m2ib.json").write_text(json.dumps(chosen) + "\n")
-    print(chosen)
+    settings = choose(table)
+    (folder / "settings.json").write_text(json.dumps(settings) + "\n")
+    clip, asked = load_model(name), {}
+    for kind in SETTINGS:
+        asked[kind] = method_options(clip, kind, TUNING_SEED, medical=domain == "radiographs")
+    settings["power"] = {kind: powers(clip, pairs, options) for kind, options in asked.items()}
+    (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+    print(json.dumps(settings, indent=1))
 
 
 if __name__ == "__main__":

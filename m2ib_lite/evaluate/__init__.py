@@ -1,6 +1,6 @@
 """What maps are worth: attributions and their pairs in, tidy tables of pair, modality, metric, value, chance, method out."""
 
-from .attributions import METHODS, attribute, attribute_all, digest, method_options, sources, versions
+from .attributions import METHODS, SETTINGS, attribute, attribute_all, digest, method_options, sources, versions
 from .cost import cost
 from .degrade import confidence
 from .follow import follow
@@ -8,6 +8,6 @@ from .localise import localisation, occurrences, word_game
 from .roar import roar
 from .sanity import agreement, cascade, randomised, stages
 
-__all__ = ["METHODS", "attribute", "attribute_all", "digest", "method_options", "sources", "versions"]
+__all__ = ["METHODS", "SETTINGS", "attribute", "attribute_all", "digest", "method_options", "sources", "versions"]
 __all__ += ["agreement", "cascade", "confidence", "cost", "follow", "localisation", "occurrences", "randomised", "roar", "stages"]
 __all__ += ["word_game"]

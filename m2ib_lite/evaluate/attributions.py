@@ -14,8 +14,9 @@ from ..explain import explain
 from ..files import written_whole
 from ..rivals import RIVALS
 
-METHODS = {"M2IB": explain, **RIVALS}
-SEEDED = ("M2IB", "kernelshap", "rise", "random")
+METHODS = {"M2IB": explain, **{method.title: method for method in RIVALS.values()}}
+SEEDED = ("M2IB", "KernelSHAP", "RISE", "Random")
+SETTINGS = ("published", "best")
 LIBRARIES = ("captum", "numpy", "pillow", "scikit-image", "scikit-learn", "scipy", "tokenizers", "torch", "transformers")
 
 
@@ -31,10 +32,10 @@ def sources():
 
 
 def digest(clip, options):
-    """What maps depend on besides their pair: the weights, tokenizer, defaults, other captions, kind of device, options."""
+    """What maps depend on besides their pair: the weights, tokenizer, settings, other captions, kind of device, options."""
     weights = clip.model.state_dict().items()
     bits = [(name, joblib.hash(weight.detach().cpu().flatten().view(torch.uint8).numpy())) for name, weight in weights]
-    settings = (clip.tokenizer.get_vocab(), clip.defaults, clip.others, clip.processor.to_dict(), clip.device.type, options)
+    settings = (clip.tokenizer.get_vocab(), clip.settings, clip.others, clip.processor.to_dict(), clip.device.type, options)
     settings = [sorted(part.items()) if isinstance(part, dict) else part for part in settings]
     return joblib.hash(repr((bits, settings)))
 
@@ -49,11 +50,13 @@ def attribute(method, clip, pairs, folder, **options):
     new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
     if new:
         found = METHODS[method](clip, list(new.values()), **options)
-        maps = zip(found.image_maps, found.text_maps, found.tokens, found.similarity, found.others, strict=True)
+        words = found.text_maps or [None] * len(new)  # LeGrad has none
+        maps = zip(found.image_maps, words, found.tokens, found.similarity, found.others, strict=True)
         known = kept(store, clip.device, dict(zip(new, maps, strict=True)))
     image_maps, text_maps, tokens, *cosines = map(list, zip(*(known[key] for key in keys), strict=True))
     views, unit = [clip.view(image.size) for image in images], "nats" if method == "M2IB" else "cosine"
     cosines = map(torch.stack, cosines)
+    text_maps = None if text_maps[0] is None else text_maps
     return Attribution(torch.stack(image_maps), text_maps, tokens, images, captions, views, method, unit, *cosines)
 
 
@@ -69,14 +72,19 @@ def kept(store, device, new=None):
     return known
 
 
-def attribute_all(clip, pairs, folder, steps, seed):
-    """`attribute` by every method.  steps: M2IB's; seed: of those that draw numbers.  -> {name: Attribution}, as METHODS"""
-    options = method_options(seed, steps=steps)
-    return {name: attribute(name, clip, pairs, folder, **options[name]) for name in METHODS}
+def attribute_all(clip, pairs, folder, options):
+    """`attribute` by every method of options {name: its options}, as `method_options` gives them.  -> {name: Attribution}"""
+    return {name: attribute(name, clip, pairs, folder, **own) for name, own in options.items()}
 
 
-def method_options(seed, **ours):
-    """{name: options} for METHODS: the seed for those that draw numbers, and M2IB's own."""
+def method_options(clip, settings, seed, medical=False, **ours):
+    """{name: options} for METHODS: the seed for those that draw numbers, and M2IB's own.
+
+    settings: "published", where `medical` takes those of the paper's chest X-rays for M2IB, or "best": the model's own, chosen for
+    each method by the same rule; for a model that has none these are the published ones."""
     options = {name: dict(seed=seed) if name in SEEDED else {} for name in METHODS}
+    if settings == "published":
+        published = {"M2IB": clip.published_medical if medical else clip.published}
+        options = {name: (published.get(name) or METHODS[name].published) | own for name, own in options.items()}
     options["M2IB"] |= ours
     return options

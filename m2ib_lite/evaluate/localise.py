@@ -40,30 +40,38 @@ def check_captions(attribution, captions):
             raise ValueError(f"pair {i} says {other!r}, its place in the attribution {own!r}: {remedy}")
 
 
-def matched(attribution, pairs, masks=False):
-    """Each pair, the heat of its unit map, None where boxes (or masks) are not known, its words' scores, which are relevant."""
+def matched(attribution, pairs):
+    """Each pair, the pixels of its image that the model saw, the heat of its unit map there, None without boxes, its words' scores,
+    which of them are relevant.  The pixels: an index for an (H, W) array."""
     check_captions(attribution, [pair.caption for pair in pairs])
     unit = unit_maps(attribution)
     for i, pair in enumerate(pairs):
-        known = any(box.named for box in pair.boxes) and not (masks and any(box.mask is None for box in pair.boxes))
-        heat = unit.heat(i) if known and unit.image_maps is not None else None
+        seen = attribution.seen(i)
+        pixels = np.ix_(seen.any(axis=1), seen.any(axis=0))
+        known = any(box.named for box in pair.boxes) and unit.image_maps is not None
         words, scores = ([], None) if unit.text_maps is None else unit.words(i)
-        yield pair, heat, scores, [word in pair.words() for word in words]
+        yield pair, pixels, unit.heat(i)[pixels] if known else None, scores, [word in pair.words() for word in words]
 
 
-def localisation(attribution, pairs, truth="boxes"):
+def localisation(attribution, pairs, truth="boxes", power=None):
     """How well the maps find what the captions name: a tidy table of pair, modality, metric, value, chance, method.
 
-    Image maps are those of `unit_maps` over the image's pixels; truth: "boxes" or "masks"; words are whole.  A pair without what a
-    score needs (a box or mask, an unnamed object, a word in the picture, a map) has no row.  ValueError for other pairs.
+    Image maps are those of `unit_maps` over the pixels that the model saw, and so are chance and truth, the "boxes" or "masks"; how
+    much of the truth lies there is the metric "truth seen".  words are whole.  power: also the energy inside of the maps raised to
+    it, which keeps their order.  A pair without what a score needs (a box or mask that was seen, an unnamed object, a word in the
+    picture, a map) has no row.  ValueError for other pairs.
     """
     masks, rows = truth == "masks", []
-    for pair, heat, scores, relevant in matched(attribution, pairs, masks):
-        if heat is not None:
-            named = pair.region(True, masks)
-            others = pair.region(False, masks) & ~named
-            rows += [(pair.id, "image", name, score(heat, named), named.mean()) for name, score in IMAGE_SCORES.items()]
-            if others.any():
+    for pair, pixels, heat, scores, relevant in matched(attribution, pairs):
+        if heat is not None and not (masks and any(box.mask is None for box in pair.boxes)):
+            whole = pair.region(True, masks)
+            named, others = whole[pixels], (pair.region(False, masks) & ~whole)[pixels]
+            rows.append((pair.id, "image", "truth seen", named.sum() / max(1, whole.sum()), 1.0))
+            found = {name: score(heat, named) for name, score in IMAGE_SCORES.items() if named.any()}
+            if power and named.any():
+                found["energy inside at power"] = metrics.energy_inside(heat**power, named)
+            rows += [(pair.id, "image", name, value, named.mean()) for name, value in found.items()]
+            if named.any() and others.any():
                 rows.append((pair.id, "image", "named preference", metrics.named_preference(heat, named, others), 0.5))
         if any(relevant):
             precision = metrics.average_precision(scores.cpu(), relevant)
@@ -75,14 +83,17 @@ def occurrences(attribution, pairs):
     """Whether every occurrence of every named object, and every word that names one, is found: a tidy table as localisation's.
 
     "instances hit", by rank, "instances seen", by sight, and "words hit" are shares, "all instances hit" and so on 0 or 1; see
-    metrics.instances_hit and instances_seen.
+    metrics.instances_hit and instances_seen.  An object that the model saw nothing of is not asked for.
     chance: not known, None; compare with the `random` control.
     """
     rows = []
-    for pair, heat, scores, relevant in matched(attribution, pairs):
-        hits = []
+    for pair, pixels, heat, scores, relevant in matched(attribution, pairs):
+        hits, named = [], []
         if heat is not None:
-            named = [box.rectangle(heat.shape) for box in pair.boxes if box.named]
+            size = pair.image.size[::-1]
+            named = [box.rectangle(size)[pixels] for box in pair.boxes if box.named]
+            named = [mask for mask in named if mask.any()]
+        if named:
             hits.append(("image", "instances hit", metrics.instances_hit(heat, named)))
             hits.append(("image", "instances seen", metrics.instances_seen(heat, named)))
         if any(relevant):

@@ -3,7 +3,6 @@ retrain (Hooker et al. 2019): fine-tuned, with the contrastive loss in the place
 
 import math
 from copy import deepcopy
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,12 @@ import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
 
-from ..side import BAR_DELAY, MODALITIES, check_positive
+from ..side import BAR_DELAY, check_positive
 from .degrade import remove_pixels, remove_words, spread
-from .localise import check_captions, tidy
+from .localise import check_captions
 
 HELD_OUT, FEWEST = 0.2, 2  # the share of the pairs that stay clean, to measure the loss on, and how many at least
+SHARED = HELD_OUT / (1 - HELD_OUT)  # for metrics.paired_test: the seeds split the same pairs
 MOST = 5.0  # the norm of a gradient at most: clean pairs' are 2 to 3 on the testbed, some without their words 25, which diverges
 
 
@@ -59,19 +59,22 @@ def loss_after(clip, clean, degraded, seed, epochs, lr, batch_size):
 
 
 def trainings(clip, attributions, clean, content):
-    """What to train on, one after the other: the clean data, then without what each attribution calls most important."""
+    """What to train on, one after the other: the clean data, then without what each attribution calls most important.
+    -> (method, modality), dataset"""
     pixels, ids, _ = clean.tensors
-    yield clean
+    yield ("", ""), clean
     for a in attributions:
-        yield TensorDataset(remove_pixels(pixels, a.image_maps), ids, ids)
-        yield TensorDataset(pixels, remove_words(ids, spread(a.text_maps, content), clip.blank), ids)
+        yield (a.method, "image"), TensorDataset(remove_pixels(pixels, a.image_maps), ids, ids)
+        if a.text_maps is not None:
+            yield (a.method, "text"), TensorDataset(pixels, remove_words(ids, spread(a.text_maps, content), clip.blank), ids)
 
 
-def roar(clip, attributions, seeds=5, epochs=2, lr=0.05, batch_size=40, progress=True):
+def roar(clip, attributions, seeds=10, epochs=2, lr=0.05, batch_size=40, progress=True):
     """ROAR+ of some methods' maps of the same pairs: a tidy table with a row a seed ("seed 0", ...) in the place of a pair.
 
     Training pairs lose what their map calls most important in one modality; a copy of the model is fine-tuned on 80% of them
-    with InfoNCE, a SigLIP too; the value is by how many percent its loss on the clean 20% is above the loss after clean training.
+    with InfoNCE, a SigLIP too.  The value is 100 times the logarithm of its loss on the clean 20% over the loss after clean training,
+    which for small ones is by how many percent it is above; of the ratio itself, one seed near 0 would make the mean.
     Higher is better; chance is not known, NaN.  A seed has its own split and order, the same for all methods.
     batch_size: the pairs told apart in a step of training; it bounds the memory, and the result depends on it.
     epochs, lr: the testbed's; for another model take those that leave the loss of clean training about where it was.
@@ -85,12 +88,15 @@ def roar(clip, attributions, seeds=5, epochs=2, lr=0.05, batch_size=40, progress
         raise ValueError(f"{len(captions)} pairs in batches of {batch_size}: give 4 pairs at least, two a batch; one has no loss")
     text, options = clip.tokens(captions), dict(epochs=epochs, lr=lr, batch_size=batch_size)
     clean = TensorDataset(torch.cat([clip.pixels([image]) for image in images]).float(), text.ids, text.ids)
-    runs = ((data, seed) for data in trainings(clip, attributions, clean, text.content) for seed in range(seeds))
-    total = seeds * (1 + 2 * len(attributions))
-    bar = tqdm(runs, total=total, unit="training", desc="ROAR+", delay=BAR_DELAY, disable=not progress)
-    whole, *losses = np.reshape([loss_after(clip, clean, data, seed, **options) for data, seed in bar], (-1, seeds))
-    tables = []
-    for (a, modality), loss in zip(product(attributions, MODALITIES), losses, strict=True):
-        gains = enumerate(100 * (loss - whole) / whole)
-        tables.append(tidy([(f"seed {seed}", modality, "ROAR+", gain, torch.nan) for seed, gain in gains], a.method))
-    return pd.concat(tables, ignore_index=True)
+    total = seeds * (1 + sum(2 - (a.text_maps is None) for a in attributions))
+    bar = tqdm(total=total, unit="training", desc="ROAR+", delay=BAR_DELAY, disable=not progress)
+    rows = []
+    for (method, modality), data in trainings(clip, attributions, clean, text.content):
+        for seed in range(seeds):
+            rows.append((method, f"seed {seed}", modality, loss_after(clip, clean, data, seed, **options)))
+            bar.update()
+    table = pd.DataFrame(rows, columns=["method", "pair", "modality", "loss"])
+    whole = table[table["method"] == ""].set_index("pair")["loss"]
+    table = table[table["method"] != ""].assign(metric="ROAR+", chance=np.nan)
+    table["value"] = 100 * np.log(table["loss"] / table["pair"].map(whole))
+    return table[["pair", "modality", "metric", "value", "chance", "method"]].reset_index(drop=True)

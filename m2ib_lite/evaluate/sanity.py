@@ -81,7 +81,7 @@ def cascade(clip, pairs, originals, modality, seed=0, options=None, only=None):
     tables = []
     for stage in tqdm(only or stages(getattr(clip, modality)), desc=f"{modality} tower", unit="stage", delay=BAR_DELAY):
         with randomised(clip, stage, modality, seed):
-            for one in originals:
+            for one in (one for one in originals if getattr(one, f"{modality}_maps") is not None):
                 own = (options or {}).get(one.method, {})
                 other = METHODS[one.method](clip, pairs, progress=False, modality=modality, **own)
                 tables.append(agreement(one, other, pairs).assign(stage=stage))

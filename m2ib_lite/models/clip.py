@@ -28,29 +28,35 @@ class Clip:
     """A CLIP with its tokenizer and image processor, made by `load_model`.
 
     image, text: its towers.  grid: (gh, gw) of an image's patches; patch: the side of one in pixels of the model's.
-    published, defaults: {"layer", "beta", "sigma2", "standardise"}, each an (image, text) pair: the paper's and the model's own.
+    published, published_medical, defaults: M2IB's {"layer", "beta", "sigma2", "standardise"}, each an (image, text) pair: the
+    paper's, those of its chest X-rays, and the model's own.  settings: what its settings.json holds, {section: {method: options}}.
     others: captions of other things, beside whose cosines with an image that of its own caption is to be read.
     """
 
     kinds = ImageTower, TextTower
     fixed_length = False  # whether captions are padded to all the positions, and the padding is read
 
-    def __init__(self, model, tokenizer, processor, name, defaults, others):
+    def __init__(self, model, tokenizer, processor, name, settings, others):
         self.model, self.device, self.tokenizer, self.processor, self.name = model, model.device, tokenizer, processor, name
-        self.others, self._embedded = others, (None, None)
+        self.settings, self.others, self._embedded = settings, others, (None, None)
         self.towers = self.image, self.text = tuple(kind(model) for kind in self.kinds)
         self.patch = model.config.vision_config.patch_size
         self.grid = (model.config.vision_config.image_size // self.patch,) * 2
         self.blank = tokenizer.pad_token_id  # what stands where a word is taken out
-        layers = tuple(map(default_layer, self.towers))
+        layers, layers_medical = (tuple(map(default_layer, self.towers, of)) for of in ((9, 9), (9, 7)))
         self.published = {"layer": layers, "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), "standardise": (False, False)}
-        self.defaults = self.published | defaults
+        self.published_medical = self.published | {"layer": layers_medical, "beta": (1.0, 1.0)}
+        self.defaults = self.published | self.own("best", "M2IB")
 
     def __repr__(self):
         gh, gw = self.grid
         blocks = f"{len(self.image.blocks)} image and {len(self.text.blocks)} text blocks"
         defaults = ", ".join(f"{option} {values}" for option, values in self.defaults.items())
         return f"{type(self).__name__} {self.name}: {gh} x {gw} patches, {blocks}, on {self.device}; {defaults}"
+
+    def own(self, section, method):
+        """The model's own settings of a method, in "best for words" or else in "best"; {} where it has none.  -> {option: value}"""
+        return self.settings.get(section, self.settings.get("best", {})).get(method, {})
 
     def untrained(self, seed=0):
         """A Clip of the same shape with the weights that its family's training starts from, drawn on the CPU and left there."""
@@ -61,7 +67,7 @@ class Clip:
 
     def like(self, model):
         """Another model of the same family and shape, used as this one."""
-        return type(self)(model, self.tokenizer, self.processor, self.name, self.defaults, self.others)
+        return type(self)(model, self.tokenizer, self.processor, self.name, self.settings, self.others)
 
     def pixels(self, images):
         """RGB PIL images through the checkpoint's own preprocessing.  -> (B, 3, H, W) on the model's device"""
@@ -134,9 +140,9 @@ def letters(caption, spans):
     return [text.strip() or text for text in found]  # some tokenizers count the space before a word to it
 
 
-def default_layer(tower):
-    """Three quarters of the depth, 9 of 12 as published, and never the last block, after which no token meets another."""
-    return min(len(tower.blocks) * 3 // 4, len(tower.blocks) - 2)
+def default_layer(tower, of_twelve=9):
+    """The layer as published for 12 blocks, and never the last block, after which no token meets another."""
+    return min(len(tower.blocks) * of_twelve // 12, len(tower.blocks) - 2)
 
 
 def check_caption(caption, name="the caption"):

@@ -47,7 +47,7 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     name: "testbed", "radiographs", a folder of the Hugging Face layout, a hub name such as "openai/clip-vit-base-patch32" or
     "google/siglip-base-patch16-224", or a .pt, .pth or .safetensors file with the state dict of one of OpenAI's ViTs.
     tokenizer: the checkpoint's own unless given, for a state dict openai/clip-vit-base-patch32's; a folder, a hub name, or
-    OpenAI's bpe_simple_vocab_16e6.txt.gz.  A folder's m2ib.json holds its default layer, beta, sigma2 and standardise,
+    OpenAI's bpe_simple_vocab_16e6.txt.gz.  A folder's settings.json holds its own settings of M2IB and the rivals,
     its others.txt a caption a line for `Clip.others`.
     No code of a checkpoint runs.  FileNotFoundError where there is no model or no weights; ValueError for one that is of another
     kind, cannot be read, or has weights that are absent or not finite.
@@ -63,7 +63,7 @@ def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=Non
     check_weights(model, report, name)
     words = read_tokenizer(tokenizer or (openai.TOKENIZER if path.is_file() else source), name, family)
     others = path / "others.txt" if (path / "others.txt").exists() else Path(__file__).with_name("others.txt")
-    kept = own_defaults(path), [line for line in others.read_text(encoding="utf-8").splitlines() if line.strip()]
+    kept = own_settings(path), [line for line in others.read_text(encoding="utf-8").splitlines() if line.strip()]
     clip = family(model.to(pick_device(device)).eval().requires_grad_(False), words, processor, name, *kept)
     check_tokenizer(clip)
     return clip
@@ -155,11 +155,11 @@ def check_tokenizer(clip):
         raise ValueError(f"{name} starts captions with their first word, this tokenizer with token {ids[0]}: give its own")
 
 
-def own_defaults(folder):
-    """The defaults that a checkpoint's m2ib.json holds, an (image, text) pair each; {} where it has none."""
-    path = folder / "m2ib.json"
-    defaults = json.loads(path.read_text()) if path.exists() else {}
-    for key, value in defaults.items():
+def own_settings(folder):
+    """What a checkpoint's settings.json holds, {section: {method: {option: value}}}, {} where it has none."""
+    path = folder / "settings.json"
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    for key, value in settings.get("best", {}).get("M2IB", {}).items():
         if key not in ("layer", "beta", "sigma2", "standardise") or not isinstance(value, list) or len(value) != 2:
-            raise ValueError(f"{path}: {key} is {value!r}; it may hold layer, beta, sigma2, standardise, each a list [image, text]")
-    return {key: tuple(value) for key, value in defaults.items()}
+            raise ValueError(f"{path}: {key} is {value!r}; M2IB has layer, beta, sigma2, standardise, each a list [image, text]")
+    return settings

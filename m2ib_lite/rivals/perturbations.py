@@ -9,7 +9,7 @@ from ..side import check_positive, own_generator, rival
 AT_ONCE = 64  # masked inputs that go through a tower together
 
 
-@rival
+@rival("Random")
 def random(side, seed=0):
     """The control that knows nothing: independent uniform scores in [0, 1), without a unit.  Option: seed=0."""
     for one in side.singles():
@@ -17,7 +17,7 @@ def random(side, seed=0):
         yield torch.rand(int(one.content.sum()), generator=generator, device=generator.device)
 
 
-@rival
+@rival("KernelSHAP")
 def kernelshap(side, samples=10, seed=0):
     """Shapley values of patches and words, which come to y(all) - y(none) together, in cosine; in or out of a coalition as
     `Side.keep`.  Options: samples=10, coalitions drawn a feature; seed=0.  (Lundberg and Lee 2017, section 4.1)"""
@@ -36,7 +36,7 @@ def shapley(one, samples, seed):
         return KernelShap(one.keep).attribute(features, **counts)[0]
 
 
-@rival
+@rival("RISE")
 def rise(side, image_masks=2000, text_masks=200, p=0.5, cells=8, seed=0):
     """The mean y over random masks that keep a share p, weighted by how much of the position each keeps, in cosine.
 

@@ -10,9 +10,10 @@ from tqdm.auto import tqdm
 
 from ..data import load_pairs
 from ..data.load import SHIPPED, name_of
-from ..evaluate import METHODS, digest, method_options, sources, versions
+from ..evaluate import digest, method_options, sources, versions
 from ..metrics import t_interval
 from ..models import load_model
+from ..rivals import RIVALS
 from ..side import check_positive
 from . import store
 from .scoring import Scorer
@@ -40,10 +41,10 @@ def evaluate_data(
     -> `summarise`
     """
     check_positive(batch_size=batch_size, shard=shard)
-    options = chosen(methods, seed, ours)
     drawn = not (isinstance(data, str) and data in SHIPPED)  # what is shipped has a seed of its own
     pairs = load_pairs(data, count, seed if drawn else None, root)
     clip, folder = load_model(str(model), device, getattr(torch, dtype), tokenizer), Path(out)
+    options = chosen(clip, methods, seed, ours)
     manifest = dict(model=model, tokenizer=tokenizer, data=name_of(data), root=root, seed=seed, dtype=dtype, batch_size=batch_size)
     manifest |= {"shard": shard, "methods": options, "device": clip.device.type, "model digest": digest(clip, {})}
     manifest |= {"pairs": len(pairs), "data digest": pairs.digest(), "code": sources()}
@@ -56,15 +57,16 @@ def evaluate_data(
     return summary, bad
 
 
-def chosen(methods, seed, ours):
+def chosen(clip, methods, seed, ours):
     """The methods of these names, in any case.  -> {name: options}; ValueError for an unknown one, or M2IB's options without it."""
-    wanted, known = [name.strip().lower() for name in methods], [name.lower() for name in METHODS]
+    wanted, known = [name.strip().lower() for name in methods], ["m2ib", *RIVALS]
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
         raise ValueError(f"no method {', '.join(map(repr, unknown))}: there are {', '.join(known)}")
     if ours and "m2ib" not in wanted:
         raise ValueError(f"{', '.join(ours)}: only M2IB takes that, so add m2ib to the methods")
-    return {name: options for name, options in method_options(seed, **ours).items() if name.lower() in wanted}
+    options = dict(zip(known, method_options(clip, "best", seed, **ours).items(), strict=True))
+    return dict(options[name] for name in known if name in wanted)
 
 
 def fill(folder, pairs, shard, scorer):

@@ -19,7 +19,7 @@ def scores(clip, name, pairs, options):
     """Every metric that looks at a pair alone, of one method's maps: tidy rows.  ValueError where a map is not finite."""
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     attribution = METHODS[name](clip, images, captions, batch_size=len(pairs), progress=False, **options)
-    if not all(maps.isfinite().all() for maps in (attribution.image_maps, *attribution.text_maps)):
+    if not all(maps.isfinite().all() for maps in (attribution.image_maps, *(attribution.text_maps or []))):
         raise ValueError(f"a map of {name} is not finite: take dtype float32")
     masks = localisation(attribution, pairs, "masks").query("modality == 'image'")
     masks = masks.assign(metric=masks["metric"] + " of masks")
