@@ -127,8 +127,8 @@ def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=DATA):
 
 
 def record(settings=(), folder=NOTEBOOKS, out=FIGURES, kept=DATA, readme=README):
-    """Keep the numbers of the last run, one with these settings, in kept/expected; its figures too, in kept/figures and README, where
-    there are none, and these are the notebooks' own parameters."""
+    """Keep the numbers of the last run, one with these settings, in kept/expected; where there are none, and these are the notebooks'
+    own parameters, also its figures in kept/figures, and both in README."""
     paths, reports = sorted(folder.glob(NUMBERED)), {}
     chosen = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
     out = Path(chosen.pop("OUT", out)).resolve()
@@ -152,7 +152,8 @@ def record(settings=(), folder=NOTEBOOKS, out=FIGURES, kept=DATA, readme=README)
             picture = Image.open(figure)
             picture.thumbnail(PICTURE)
             picture.save(kept / "figures" / figure.name, optimize=True)
-    write_results(readme, kept / "expected")
+    if not chosen:
+        write_results(readme, kept / "expected")
 
 
 if __name__ == "__main__":

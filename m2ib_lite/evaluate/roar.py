@@ -73,8 +73,8 @@ def roar(clip, attributions, seeds=10, epochs=2, lr=0.05, batch_size=40, progres
     """ROAR+ of some methods' maps of the same pairs: a tidy table with a row a seed ("seed 0", ...) in the place of a pair.
 
     Training pairs lose what their map calls most important in one modality; a copy of the model is fine-tuned on 80% of them
-    with InfoNCE, a SigLIP too.  The value is 100 times the logarithm of its loss on the clean 20% over the loss after clean training,
-    which for small ones is by how many percent it is above; of the ratio itself, one seed near 0 would make the mean.
+    with InfoNCE, a SigLIP too.  The value is 100 log(its loss on the clean 20% / the loss after clean training), which for
+    small ones is by how many percent it is above; of the ratio itself, one seed near 0 would make the mean.
     Higher is better; chance is not known, NaN.  A seed has its own split and order, the same for all methods.
     batch_size: the pairs told apart in a step of training; it bounds the memory, and the result depends on it.
     epochs, lr: the testbed's; for another model take those that leave the loss of clean training about where it was.
