@@ -61,7 +61,7 @@ class Report:
         self.recorded = record["numbers"] if record else {}
         self.note = "" if record else f"no recorded numbers for {parameters}: nothing to compare with"
 
-    def measure(self, name, values, claim="", above=None, below=None, tolerance=0.02, fewest=FEWEST):
+    def measure(self, name, values, claim="", above=None, *, below=None, tolerance=0.02, fewest=FEWEST):
         """Add a number: the mean of one value a pair, with its 95% bootstrap interval, to five digits.
         claim: what is said of it, held where the whole interval lies above `above`, or below `below`, lost where it lies on the
         other side, or else open; fewer pairs than `fewest` settle nothing.  tolerance: how far a rerun may leave the recorded mean;

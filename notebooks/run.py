@@ -127,8 +127,8 @@ def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=DATA):
 
 
 def record(settings=(), folder=NOTEBOOKS, out=FIGURES, kept=DATA, readme=README):
-    """Keep the numbers of the last run, one with these settings, in kept/expected; where there are none, and these are the notebooks'
-    own parameters, also its figures in kept/figures, and both in README."""
+    """Keep the numbers of the last run, one with these settings, in kept/expected.  Without settings, of
+    a run with the notebooks' own parameters, also its figures in kept/figures, and both in README."""
     paths, reports = sorted(folder.glob(NUMBERED)), {}
     chosen = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
     out = Path(chosen.pop("OUT", out)).resolve()

@@ -7,7 +7,7 @@ For each method and tower the published setting and others drawn from its grid, 
 more.  Chosen by scores that look at a map's order alone: the image's by the mean of pointing game, best IoU and instances hit, the
 text's by the precision of the words that are in the picture, the word maps' by how often a word's own object is preferred, then by
 the pointing game.  M2IB's maps must reach the nat that `plot` draws at full brightness in half of the pictures: order alone would
-as soon have a map that is squeezed to nothing.  Then the power that makes most of each method's energy inside, which keeps the order.
+as soon have a map that is squeezed to nothing.  Then the power that makes most of each method's energy inside and keeps the order.
 others.txt: captions of other pictures, and some that say nothing.
 """
 
