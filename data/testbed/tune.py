@@ -37,8 +37,8 @@ DOMAINS = {"scenes": ("testbed", scenes), "radiographs": ("radiographs", radiogr
 CHOSEN_BY = {"image": ["pointing game", "IoU at best", "instances hit"], "text": ["word precision"]}
 POWERS = (0.5, 1, 2, 4, 8, 16)
 NAMES = {"M2IB": "M2IB"} | {name: method.title for name, method in RIVALS.items()}  # as settings.json has them, as METHODS has
-QUICK = {"M2IB": dict(quality="fast"), "RISE": dict(image_masks=500)}  # here alone, while settings are compared
-QUICKER = QUICK | {"RISE": dict(image_masks=250)}  # for the many maps of words
+QUICK = {"M2IB": dict(quality="fast"), "RISE": dict(image_masks=300)}  # here alone, while settings are compared
+QUICKER = QUICK | {"RISE": dict(image_masks=100)}  # for the many maps of words
 
 
 def grid(name, blocks):
@@ -104,19 +104,19 @@ def compare(clip, pairs, scenes_of_kinds, published):
                 yield about | setting | of_captions(clip, pairs, name, modality, setting)
 
 
-def best(table, name, section, options):
+def best(rows, name, section, options):
     """The best setting of a method, the first tried where several are; M2IB's only among those that are bright enough."""
-    rows = table[(table["method"] == name) & (table["section"] == section)]
-    rows = rows[rows["maximum"] >= FULL["nats"]] if name == "M2IB" else rows
-    return {} if rows.empty else {key: np.asarray(rows.loc[rows["score"].idxmax(), key]).item() for key in options}
+    rows = [row for row in rows if (row["method"], row["section"]) == (name, section)]
+    rows = [row for row in rows if name != "M2IB" or row["maximum"] >= FULL["nats"]]
+    return {key: max(rows, key=lambda row: row["score"])[key] for key in options} if rows else {}
 
 
-def choose(table):
+def choose(rows):
     """-> the sections "best" and "best for words" of settings.json"""
     chosen = {"best": {}, "best for words": {}}
     for name in NAMES:
         options = list(grid(name, 2)[0])
-        image, text, words = (best(table, name, section, options) for section in ("image", "text", "words"))
+        image, text, words = (best(rows, name, section, options) for section in ("image", "text", "words"))
         chosen["best"][name] = {key: [image[key], text.get(key, image[key])] for key in image}
         chosen["best for words"][name] = {key: [words[key]] * 2 for key in words}
     return {section: of for section, of in chosen.items() if any(of.values())}
@@ -151,9 +151,9 @@ def main():
     of_kinds = [pair for k in (2, 3, 4) for pair in [pair for pair in many if len(pair.words()) == k][:EACH]]
     published = method_options(clip, "published", TUNING_SEED, medical=domain == "radiographs")
     clip.settings = {}
-    table = pd.DataFrame(compare(clip, pairs, of_kinds, published))
-    table.round(4).to_csv(folder / "tuning.csv", index=False)
-    settings = choose(table)
+    rows = list(compare(clip, pairs, of_kinds, published))
+    pd.DataFrame(rows).round(4).to_csv(folder / "tuning.csv", index=False)
+    settings = choose(rows)
     (folder / "settings.json").write_text(json.dumps(settings) + "\n")
     clip, asked = load_model(name), {}
     for kind in SETTINGS:
