@@ -218,10 +218,11 @@ def rival(title, modalities=MODALITIES):
         name, defaults = scores.__name__, {key: of.default for key, of in signature(scores).parameters.items() if key != "side"}
 
         def finder(clip, section, **options):
+            options = clip.own(section, name) | options
             unknown = sorted(options.keys() - defaults.keys())
             if unknown:
                 raise TypeError(f"{title} has no option {', '.join(unknown)}: there are {', '.join(defaults) or 'none'}")
-            pairs = {key: both(key, value) for key, value in (clip.own(section, name) | options).items()}
+            pairs = {key: both(key, value) for key, value in options.items()}
             return lambda side: scores(side, **{key: pair[MODALITIES.index(side.modality)] for key, pair in pairs.items()})
 
         def method(clip, images, captions=None, *, batch_size=8, progress=True, modality="both", against=None, **options):

@@ -2,9 +2,9 @@
 
 import importlib.util
 import json
+from importlib.metadata import distribution
 from pathlib import Path
 
-import pytest
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, TokenizersBackend
@@ -30,11 +30,7 @@ def tiny_clip(folder, clip):
 
 def openai_bpe():
     """The BPE file, in the folder of a package with OpenAI's model.py, too; its __init__ wants torchvision and is not run."""
-    found = importlib.util.find_spec("clip")
-    file = Path(found.origin if found else "").with_name("bpe_simple_vocab_16e6.txt.gz")
-    if not file.exists():
-        pytest.skip("OpenAI's CLIP is not installed: pip install --no-deps clip-anytorch")
-    return file
+    return Path(distribution("clip-anytorch").locate_file("clip/bpe_simple_vocab_16e6.txt.gz"))
 
 
 def openai_module(name):

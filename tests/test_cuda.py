@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from test_rivals import all_maps
 
 from m2ib_lite import explain, load_model
 from m2ib_lite.evaluate import confidence, roar
@@ -23,7 +24,7 @@ def there():
 
 def least_agreement(a, b):
     """The lowest Spearman of a pair's two maps, over both modalities."""
-    maps = [*zip(a.image_maps, b.image_maps, strict=True), *zip(a.text_maps, b.text_maps, strict=True)]
+    maps = zip(all_maps(a), all_maps(b), strict=True)
     return min(rank_correlation(*(x.flatten().cpu() for x in two)) for two in maps)
 
 
@@ -52,14 +53,14 @@ def test_m2ib_is_the_same_alone_in_a_batch_and_again(there, pairs):
 @pytest.mark.parametrize("name", RIVALS)
 def test_every_rival_runs_and_those_without_own_draws_agree(clip, there, pairs, name):
     found = RIVALS[name](there, pairs, progress=False)
-    assert found.image_maps.device.type == found.text_maps[0].device.type == "cuda"
+    assert {x.device.type for x in all_maps(found)} == {"cuda"}
     if name in DRAWN_THERE:
         return
     here = RIVALS[name](clip, pairs, progress=False)
     if name == "kernelshap":  # in bfloat16 there, and here where the processor has it
         assert least_agreement(here, found) > 0.95
     else:
-        for one, other in zip((here.image_maps, *here.text_maps), (found.image_maps, *found.text_maps), strict=True):
+        for one, other in zip(all_maps(here), all_maps(found), strict=True):
             torch.testing.assert_close(other.cpu(), one, rtol=1e-2, atol=1e-3 * one.abs().max().item())
 
 

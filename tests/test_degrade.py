@@ -16,7 +16,7 @@ METRICS = ["drop", "increase", "deletion AUC", "insertion AUC"]
 
 @pytest.fixture(scope="module")
 def attribution(clip, pairs, tmp_path_factory):
-    return attribute("saliency", clip, pairs, tmp_path_factory.mktemp("maps"), progress=False)
+    return attribute("Saliency", clip, pairs, tmp_path_factory.mktemp("maps"), progress=False)
 
 
 def wide(table):
@@ -86,7 +86,7 @@ def test_scores_are_one_tidy_row_each_alone_and_in_any_batch(clip, pairs, attrib
     together = wide(table)  # which refuses two rows of one score
     assert list(together.columns) == [(modality, metric) for modality in ("image", "text") for metric in METRICS]
     assert set(together.index) == {pair.id for pair in pairs}
-    assert set(table["method"]) == {"saliency"}
+    assert set(table["method"]) == {"Saliency"}
     assert set(table[table["metric"] == "increase"]["value"]) <= {0.0, 100.0}
     in_twos = wide(confidence(clip, attribution, pairs, batch_size=2))
     assert (together - in_twos).abs().max().max() < 1e-3

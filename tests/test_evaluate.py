@@ -10,7 +10,7 @@ from PIL import Image
 from m2ib_lite import evaluate, load_model
 from m2ib_lite.bottleneck import START, capacity, pair_loss
 from m2ib_lite.data import Box, Pair
-from m2ib_lite.evaluate import METHODS, agreement, attribute, attribute_all, follow, localisation, occurrences, word_game
+from m2ib_lite.evaluate import METHODS, attribute, attribute_all, follow, localisation, method_options, occurrences, word_game
 from m2ib_lite.evaluate.attributions import kept
 from m2ib_lite.evaluate.localise import unit_maps
 from m2ib_lite.explain import noise_source
@@ -35,20 +35,10 @@ def test_scores_refuse_an_attribution_of_other_pairs(clip, pairs, quick):
         others = [pairs[i] for i in places]
         own = ask(clip, others, steps=1, samples=1)
         calls = [(localisation, quick, others), (occurrences, quick, others), (evaluate.confidence, clip, quick, others)]
-        calls += [(agreement, quick, quick, others), (agreement, own, quick, others), (evaluate.roar, clip, [own, quick])]
+        calls += [(evaluate.agreement, one, quick, others) for one in (quick, own)] + [(evaluate.roar, clip, [own, quick])]
         for score, *arguments in [*calls, (evaluate.cascade, clip, others, [quick], "image")]:
             with pytest.raises(ValueError, match=difference + remedy):
                 score(*arguments)
-
-
-def test_words_in_pieces_have_the_scores_of_their_sums(pairs, quick):
-    tokens = [[piece for word in words for piece in (word[:1], word[1:]) if piece] for words in quick.tokens]
-    halves = [
-        torch.cat([score.expand(min(2, len(word))) / min(2, len(word)) for score, word in zip(scores, words, strict=True)])
-        for scores, words in zip(quick.text_maps, quick.tokens, strict=True)
-    ]
-    for score in (localisation, occurrences):
-        assert score(replace(quick, tokens=tokens, text_maps=halves), pairs).equals(score(quick, pairs))
 
 
 def test_the_game_of_words_by_hand():
@@ -63,7 +53,9 @@ def test_the_game_of_words_by_hand():
 
 
 def test_scores_are_one_tidy_row_each(pairs, quick):
-    table = localisation(quick, pairs)
+    table, heat = localisation(quick, pairs, power=3), unit_maps(quick).heat(0)
+    of_power = table.query("metric == 'energy inside at power'")["value"].iloc[0]
+    assert of_power == pytest.approx((heat[pairs[0].region()] ** 3).sum() / (heat**3).sum())
     assert list(table.columns) == ["pair", "modality", "metric", "value", "chance", "method"]
     assert not table.duplicated(["pair", "metric"]).any()
     for pair in pairs:
@@ -75,14 +67,20 @@ def test_scores_are_one_tidy_row_each(pairs, quick):
     assert (masks < boxes).all()
 
 
-def test_maps_with_an_offset_or_with_signs_are_scaled_before_they_are_compared(quick):
-    maps = torch.stack([torch.linspace(5, 6, 49).reshape(7, 7), torch.linspace(-1, 1, 49).reshape(7, 7)])
-    scaled = unit_maps(replace(quick, image_maps=maps)).image_maps
-    assert [(patches.min(), patches.max()) for patches in scaled] == [(0, 1)] * 2
-    assert (scaled[1].flatten()[:25] == 0).all()
+def test_what_the_model_did_not_see_is_no_map_no_truth_and_no_chance(clip):
+    """Of 224 x 112 pixels it sees the middle half, from 56 on: 16 of the 32 columns of one box, none of the other's."""
+    picture = Image.new("RGB", (224, 112))
+    half, outside = pairs = [Pair(picture, "an owl", [Box("owl", x, 0, 32, 56, word="owl")], str(x)) for x in (40, 0)]
+    flat = replace(ask(clip, pairs, "Random"), image_maps=torch.ones(2, 7, 7))
+    table = localisation(flat, pairs).query("modality == 'image'").set_index(["pair", "metric"])
+    seen, share = table.loc[half.id], 16 * 56 / 112**2
+    assert (seen.pop("value").loc["truth seen"], table.loc[outside.id, "value"].to_dict()) == (0.5, {"truth seen": 0})
+    assert (seen.drop("truth seen")["chance"] == share).all()
+    assert table.loc[(half.id, "energy inside"), "value"] == pytest.approx(share)
+    assert set(occurrences(flat, pairs).query("modality == 'image'")["pair"]) == {half.id}
 
 
-@pytest.mark.parametrize(("method", "options"), [("M2IB", dict(steps=2, samples=2)), ("rise", dict(image_masks=20, text_masks=20))])
+@pytest.mark.parametrize(("method", "options"), [("M2IB", dict(steps=2, samples=2)), ("RISE", dict(image_masks=20, text_masks=20))])
 def test_kept_maps_are_those_that_the_method_gives(clip, pairs, tmp_path, method, options, monkeypatch):
     direct, plain, asked = ask(clip, pairs, method, **options), METHODS[method], []
 
@@ -104,12 +102,12 @@ def test_kept_maps_are_those_that_the_method_gives(clip, pairs, tmp_path, method
 
 
 def test_other_weights_and_other_libraries_are_other_maps(clip, folder, pairs, tmp_path, monkeypatch):
-    attribute("random", clip, pairs[:1], tmp_path)
-    attribute("random", load_model(str(folder), device="cpu"), pairs[:1], tmp_path)
+    attribute("Random", clip, pairs[:1], tmp_path)
+    attribute("Random", load_model(str(folder), device="cpu"), pairs[:1], tmp_path)
     libraries = ("captum", "numpy", "pillow", "tokenizers", "torch", "transformers")
     for changed in (None, *libraries):
         monkeypatch.setattr(ATTRIBUTIONS, "version", lambda library, changed=changed: "1" if library == changed else "0")
-        attribute("random", clip, pairs[:1], tmp_path)
+        attribute("Random", clip, pairs[:1], tmp_path)
     assert len(list(tmp_path.rglob("*.pt"))) == 2 + 1 + len(libraries)
 
 
@@ -119,13 +117,17 @@ def test_what_several_keep_at_once_is_added_up(tmp_path):
     assert kept(tmp_path / "new folder" / "maps.pt", "cpu") == dict.fromkeys("abcdefgh", 1)
 
 
-def test_all_methods_get_the_steps_and_the_seed_that_they_know(clip, pairs, tmp_path, monkeypatch):
+def test_all_methods_get_the_settings_the_steps_and_the_seed_that_they_know(clip, pairs, tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(ATTRIBUTIONS, "attribute", lambda name, *_, **options: asked.update({name: options}))
-    assert list(attribute_all(clip, pairs, tmp_path, steps=3, seed=7)) == list(METHODS)
-    assert asked["M2IB"] == dict(steps=3, seed=7)
-    assert asked["rise"] == asked["kernelshap"] == asked["random"] == dict(seed=7)
-    assert {name for name, options in asked.items() if not options} == {"saliency", "gradcam", "chefer", "nib", "gradeclip"}
+    best = method_options(clip, "best", seed=7, steps=3)
+    assert list(attribute_all(clip, pairs, tmp_path, best)) == list(METHODS)
+    assert asked.pop("M2IB") == dict(steps=3, seed=7)
+    assert asked == {name: dict(seed=7) if name in ("KernelSHAP", "RISE", "Random") else {} for name in asked}
+    published, medical = (method_options(clip, "published", 7, medical) for medical in (False, True))
+    assert published["M2IB"] == {**clip.published, "seed": 7}
+    assert medical == {**published, "M2IB": {**clip.published_medical, "seed": 7}}
+    assert (published["LeGrad"], published["KernelSHAP"]) == (dict(blocks=2), dict(samples=10, seed=7))
 
 
 def test_maps_that_are_the_truth_find_every_occurrence(pairs, quick, monkeypatch):

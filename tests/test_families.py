@@ -1,6 +1,5 @@
 """M2IB, every rival and every evaluation on each family of models."""
 
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -10,17 +9,15 @@ import torch
 import torch.nn.functional as F
 from families import GRIDS, clip_folder, gemma_like, openai_bpe, openai_model, sentencepieces, siglip_folder
 from PIL import Image
-from test_rivals import ask
+from test_explain import naive_maps
+from test_rivals import all_maps, ask
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from m2ib_lite import load_model
-from m2ib_lite.bottleneck import capacity, inject
 from m2ib_lite.evaluate import METHODS, cascade, confidence, follow, localisation, roar
-from m2ib_lite.evaluate.sanity import randomised, stages
-from m2ib_lite.explain import noise_source
+from m2ib_lite.evaluate.sanity import stages
 from m2ib_lite.hooks import capture
-from m2ib_lite.hooks import replace as replaced
 from m2ib_lite.rivals import RIVALS
 from m2ib_lite.side import sides
 
@@ -118,13 +115,14 @@ def test_every_method_answers_alone_and_in_another_order_as_in_a_batch(model, im
     assert together.captions == CAPTIONS
     for i, image in enumerate(images):
         alone = ask(name, model, image, CAPTIONS[i])
-        assert len(together.text_maps[i]) == len(together.tokens[i]) > 0
         for other in (alone, backwards[2 - i]):
-            for ours, theirs in ((together.image_maps[i], other.image_maps[0]), (together.text_maps[i], other.text_maps[0])):
+            for ours, theirs in zip(all_maps(together[i]), all_maps(other[0]), strict=True):
                 assert torch.isfinite(ours).all()
                 torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
-        words, scores = together.words(i)
-        assert len(words) == len(scores)
+        if name != "LeGrad":
+            words, scores = together.words(i)
+            assert len(words) == len(scores) > 0
+            assert len(together.text_maps[i]) == len(together.tokens[i])
         assert together.heat(i).shape == image.size[::-1]
 
 
@@ -132,7 +130,7 @@ def test_every_method_answers_alone_and_in_another_order_as_in_a_batch(model, im
 def test_half_precision_gives_finite_maps(folder, tmp_path, images, name):
     for checkpoint in (folder, siglip_folder(tmp_path / "siglip", gemma_like)):
         a = ask(name, load_model(str(checkpoint), "cpu", torch.bfloat16), images, CAPTIONS)
-        for found in (a.image_maps, *a.text_maps):
+        for found in all_maps(a):
             assert found.dtype == torch.float32
             assert not found.requires_grad
             assert torch.isfinite(found).all()
@@ -172,25 +170,6 @@ def test_a_siglip_whose_tokenizer_is_missing_or_frames_captions_otherwise_is_ref
         load_model(tmp_path, device="cpu")
 
 
-def naive_maps(block, x, features, target, beta, sigma2, steps, samples, seed):
-    """The published procedure in its plainest form: transformers' own whole pass, a hook that adds the noise."""
-    with torch.no_grad(), capture(block) as hidden:
-        features(x)
-    R = hidden[0]
-    alpha = torch.full_like(R, 5.0, requires_grad=True)
-    adam = torch.optim.Adam([alpha], lr=1.0)
-    draw = noise_source(seed, x, samples, [R.shape[1]], R.shape[2])
-    for _ in range(steps):
-        noise = draw()
-        with replaced(block, lambda _, noise=noise: inject(R, alpha, noise, sigma2)[:, 0]):
-            found = features(x.repeat(samples, *[1] * (x.ndim - 1))).pooler_output
-        loss = beta * capacity(R, alpha, sigma2).mean() - F.cosine_similarity(found, target).mean()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    return capacity(R, alpha, sigma2).sum(-1)[0].detach()
-
-
 def test_m2ib_of_siglip_agrees_with_the_plain_procedure_on_the_whole_model(siglip, images):
     options = dict(beta=0.4, sigma2=0.8, steps=4, samples=3, seed=9)
     a = ask("M2IB", siglip, images[0], CAPTIONS[0], layer=(1, 0), **options)
@@ -204,7 +183,7 @@ def test_m2ib_of_siglip_agrees_with_the_plain_procedure_on_the_whole_model(sigli
 
 @pytest.mark.parametrize("sign", [1, -1])  # one of them leaves something of each map
 def test_siglips_head_is_what_reads_the_patches(siglip, images, sign):
-    """GradCAM, Chefer and Grad-ECLIP worked out from the weights of the head, one head of attention after the other."""
+    """GradCAM, Chefer, Grad-ECLIP and LeGrad worked out from the weights of the head, one head of attention after the other."""
     image, _, _ = sides(siglip, images[:1], ["two owls"])
     image.target = sign * image.target
     head = siglip.model.vision_model.head
@@ -222,22 +201,23 @@ def test_siglips_head_is_what_reads_the_patches(siglip, images, sign):
     y = F.cosine_similarity(read + head.mlp(head.layernorm(read)), image.target[0], dim=0)
     of_states, of_mixed, *of_attention = torch.autograd.grad(y, [normed, mixed, *attention])
     near = F.cosine_similarity(keys, query[None], dim=1)
+    grown = torch.stack(of_attention).relu().mean(dim=0)
     expected = dict(
+        legrad=(grown - grown.min()) / (grown.max() - grown.min()),
         gradcam=(normed @ of_states.mean(dim=0)).relu(),
         chefer=torch.stack([(a * slope).relu() for a, slope in zip(attention, of_attention, strict=True)]).mean(dim=0),
         gradeclip=(values @ of_mixed).relu() * (near - near.min()) / (near.max() - near.min()),
     )
-    assert sum(plain.max() > 0 for plain in expected.values()) >= 2
+    assert sum(plain.max() > 0 for plain in expected.values()) >= 3
     for name, plain in expected.items():
-        (found,) = RIVALS[name].scores(image)
+        (found,) = RIVALS[name].scores(image, **(dict(blocks=1) if name == "legrad" else {}))
         torch.testing.assert_close(found, plain.detach(), rtol=1e-3, atol=1e-3 * plain.max().item() + 1e-7)
 
 
 def test_chefer_goes_from_siglips_head_into_its_blocks(siglip, images):
     image, _, _ = sides(siglip, images[:1], ["two owls"])
-    maps = [RIVALS["chefer"].scores(image, blocks=n)[0] for n in (1, 2, 5)]
-    assert all(torch.isfinite(found).all() and found.shape == (16,) for found in maps)
-    assert not torch.allclose(maps[0], maps[1])
+    one, five = (RIVALS["chefer"].scores(image, blocks=n)[0] for n in (1, 5))
+    assert not torch.allclose(one, five)
     with pytest.raises(ValueError, match="blocks is 6: give 1 to 5"):
         RIVALS["chefer"].scores(image, blocks=6)
 
@@ -282,10 +262,6 @@ def test_a_stage_of_the_cascade_holds_all_that_stands_above_it(model):
         before = [w for name, w in tower.model.named_parameters() if "embed" in name or "pre_layrnorm" in name]
         everything = {id(w) for w in (*tower.model.parameters(), *tower.project.parameters())}
         assert top == everything - below - {id(w) for w in before}
-    kept = deepcopy(model.model.state_dict())
-    with randomised(model, "projection"):
-        assert not all(torch.equal(kept[name], weight) for name, weight in model.model.state_dict().items())
-    assert all(torch.equal(kept[name], weight) for name, weight in model.model.state_dict().items())
 
 
 def test_another_processor_of_the_checkpoint_is_followed(tmp_path):

@@ -3,6 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from m2ib_lite import metrics
 
@@ -135,13 +136,23 @@ def test_structural_similarity_with_itself_with_its_negative_and_of_one_window_b
     assert metrics.structural_similarity(one, other) == pytest.approx(by_hand)
 
 
-def test_paired_interval_by_hand():
-    mean, low, high = metrics.paired_interval(np.array([2, 3, 1, 4]))
-    error, t = np.sqrt((2.25 + 2.25 + 0.25 + 0.25) / 3 / 4), 3.182446  # the 97.5% quantile of t with 3 degrees of freedom
-    assert (mean, low, high) == pytest.approx((2.5, 2.5 - t * error, 2.5 + t * error))
-    assert metrics.paired_interval(np.array([1, 1])) == (1, 1, 1)
+@pytest.mark.parametrize("shared", [0, 0.25])
+def test_the_paired_test_is_the_t_test_and_shared_data_count_for_so_much_more(shared):
+    values = np.array([2, 3, 1, 4.5])
+    mean, low, high, p = metrics.paired_test(values, shared)
+    plain, error = stats.ttest_1samp(values, 0), values.std(ddof=1) * (1 / 4 + shared) ** 0.5
+    reach = 3.182446 * error  # the 97.5% quantile of t with 3 degrees of freedom
+    assert (mean, low, high) == pytest.approx((2.625, 2.625 - reach, 2.625 + reach))
+    assert p == pytest.approx(plain.pvalue if not shared else 2 * stats.t.sf(2.625 / error, 3))
+    assert metrics.paired_test([-1, -1], shared) == (-1, -1, -1, 0)
+    assert metrics.paired_test([0, 0], shared) == (0, 0, 0, 1)
     with pytest.raises(ValueError, match="two at least"):
-        metrics.paired_interval(np.array([1]))
+        metrics.paired_test([1], shared)
+
+
+def test_holms_correction_by_hand():
+    assert metrics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert metrics.holm([0.6, 0.5]).tolist() == [1, 1]
 
 
 def test_the_foremost_leave_out_ties_that_do_not_fit():

@@ -2,6 +2,7 @@ import json
 import socket
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
 from m2ib_lite import load_model
-from m2ib_lite.models import BUILT_IN, pick_device
+from m2ib_lite.models import BUILT_IN, default_layer, pick_device
 
 CAPTIONS = ["an owl", "two mice and a piece of cheese on the grass", "we can see three trees"]
 
@@ -47,12 +48,15 @@ def test_words_cut_off_or_not_known_are_warned_of(clip):
 def test_defaults_follow_the_depth_unless_the_folder_has_its_own(folder):
     published = {"layer": (0, 1), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), "standardise": (False, False)}
     assert load_model(str(folder)).defaults == published
-    (folder / "m2ib.json").write_text(json.dumps({"layer": [0, 0], "beta": [1, 0.5], "standardise": [True, False]}))
+    settings = {"best": {"M2IB": {"layer": [0, 0], "beta": [1, 0.5], "standardise": [True, False]}}}
+    (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "others.txt").write_text("an owl\na cat\n")
     own = load_model(folder, device="cpu")
     told = "4 x 4 patches, 2 image and 3 text blocks, on cpu; layer (0, 0), beta (1, 0.5), sigma2 (1.0, 1.0), "
-    assert repr(own) == f"Clip {folder}: {told}standardise (True, False)"
-    assert (own.published, own.others) == (published, ["an owl", "a cat"])
+    assert repr(own).replace("[", "(").replace("]", ")") == f"Clip {folder}: {told}standardise (True, False)"
+    assert (own.published, own.others, own.settings) == (published, ["an owl", "a cat"], settings)
+    assert own.published_medical == {**published, "beta": (1.0, 1.0)}  # too few blocks to differ
+    assert [default_layer(SimpleNamespace(blocks=range(12)), of) for of in (9, 7)] == [9, 7]
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -113,8 +117,8 @@ def highest_id(config):
         ("model.safetensors", None, "no weights: put"),
         ("preprocessor_config.json", None, "cannot be read"),
         ("tokenizer.json", None, "no tokenizer for .*: give tokenizer="),
-        ("m2ib.json", lambda _: '{"layer": 2}', r"layer is 2; it may hold layer, beta, sigma2, standardise, each a list"),
-        ("m2ib.json", lambda _: '{"layers": [2, 2]}', "layers is"),
+        ("settings.json", lambda _: '{"best": {"M2IB": {"layer": 2}}}', r"layer is 2; M2IB has layer, beta, .*, each a list"),
+        ("settings.json", lambda _: '{"best": {"M2IB": {"layers": [2, 2]}}}', "layers is"),
         ("tokenizer.json", without_eos, r"ends captions with token 3 of \d+, this tokenizer with \d+: give its own"),
         ("config.json", highest_id, r"ends captions with token 2 of \d+, this tokenizer with 3: give its own"),
     ],

@@ -63,5 +63,5 @@ def test_it_runs_at_smoke_scale_and_writes_its_figure_and_numbers(path, out):
     run_notebook(path, SMOKE, out)
     assert {f"{path.stem}.png", f"{path.stem}.pdf", f"{path.stem}.json"} <= {file.name for file in out.iterdir()}
     rows = json.loads((out / f"{path.stem}.json").read_text())["rows"]
-    assert any(row["held"] for row in rows)
+    assert any(row["verdict"] for row in rows)
     assert any(cell.get("outputs") for cell in nbformat.read(out / "notebooks" / path.name, as_version=4).cells)

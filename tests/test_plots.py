@@ -80,9 +80,9 @@ def test_named_boxes_alone_are_drawn_in_red(attribution):
 
 
 def test_methods_stand_side_by_side_each_on_its_own_range_and_share_a_figure(attribution):
-    other = replace(attribution, image_maps=attribution.image_maps - 7, method="nib")
+    other = replace(attribution, image_maps=attribution.image_maps - 7, method="NIB")
     figure = plot_methods([attribution, other], [0, 1])
-    assert [ax.get_title() for ax in figure.axes[:3]] == ["image", "M2IB", "nib"]
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["image", "M2IB", "NIB"]
     assert len(figure.axes) == 6
     ranges = [(heat.norm.vmin, heat.norm.vmax) for heat in (ax.images[1] for ax in figure.axes[1:3])]
     assert ranges == [(0, 15), (-7, 8)]

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from m2ib_lite.repro import Report, claims
 
@@ -21,15 +22,19 @@ def test_a_claim_is_held_where_its_whole_interval_lies_above(report):
     report.measure("plain", values)
     report.measure("few", [1.0] * 9, "above 0", above=0)
     report.measure("enough", [1.0] * 10, "above 0", above=0)
+    report.measure("under", values - 1, "far above", above=0)
+    for name, shift in (("below", -1), ("around", 0), ("over", 1)):
+        report.measure(name, values + shift, "below 0", below=0)
     table = report.check()
-    assert table["held"].tolist() == ["held", "not held", "", "too few pairs", "held"]
+    assert table["verdict"].tolist() == ["held", "open", "", "too few pairs", "held", "lost", "held", "open", "lost"]
     assert table["mean"].iloc[2] == pytest.approx(values.mean(), abs=1e-3)
     assert (table["low"] < table["mean"]).all()
 
 
-def recorded(folder, value=0.5, tolerance=0.02, **parameters):
-    numbers = {"a": {"value": value, "tolerance": tolerance}}
-    (folder / "01_x.json").write_text(json.dumps({"testbed": {"parameters": {**MODEL, **parameters}, "numbers": numbers}}))
+def recorded(folder, value=0.5, verdict="held"):
+    other = {"parameters": {**MODEL, "N_PAIRS": 9}, "numbers": {}}
+    numbers = {"a": {"value": value, "tolerance": 0.02, "verdict": verdict}}
+    (folder / "01_x.json").write_text(json.dumps([other, {"parameters": MODEL, "numbers": numbers}]))
 
 
 def measured(expected, out, name="a", **parameters):
@@ -43,11 +48,17 @@ def test_a_number_that_leaves_its_tolerance_or_is_not_measured_fails_the_check(t
     recorded(tmp_path, value=0.51)
     assert measured(tmp_path, out).check()["agrees"].tolist() == [True]
     recorded(tmp_path, value=0.53)
-    with pytest.raises(AssertionError, match=r"left their tolerance: \['a 0.5000 for 0.5300'\]"):
+    with pytest.raises(AssertionError, match=r"left their tolerance.*\['a 0.5000 held for 0.5300 held'\]"):
         measured(tmp_path, out).check()
     assert json.loads((out / "01_x.json").read_text())["rows"][0]["agrees"] is False  # and the numbers are not lost
     with pytest.raises(AssertionError, match=r"recorded but not measured: \['a'\]"):
         measured(tmp_path, out, name="b").check()
+    recorded(tmp_path, verdict="open")
+    with pytest.raises(AssertionError, match=r"verdicts that changed: \['a 0.5000 held for 0.5000 open'\]"):
+        measured(tmp_path, out).check()
+    with pytest.raises(ValueError, match="SEED is 0, of the pictures that the settings were chosen on"):
+        measured(tmp_path, out, SEED=0)
+    assert measured(tmp_path, out, SEED=0, MODEL="openai/clip").check()["verdict"].tolist() == ["held"]
 
 
 @pytest.mark.parametrize("change", [dict(SEED=2), dict(MODEL="other")])
@@ -65,21 +76,33 @@ def scores(**methods):
 
 def test_m2ib_is_compared_with_each_rival_pair_by_pair(report):
     wave = np.linspace(0, 1, 20)  # M2IB varies much between pairs, but little beside its rivals
-    table = scores(M2IB=wave, nib=wave - 0.1 + 0.01 * wave, rise=wave + 0.1 - 0.01 * wave, random=wave[::-1])
+    table = scores(M2IB=wave, NIB=wave - 0.1 + 0.01 * wave, RISE=wave + 0.1 - 0.01 * wave, Random=wave[::-1])
     report.compare(table, "gain, image, scenes", "gains more")
-    assert [row["number"] for row in report.rows[:4]] == [f"gain, image, scenes: {m}" for m in ("M2IB", "nib", "rise", "random")]
-    assert report.claims().to_numpy().tolist() == [["gains more", "held against 1 of 3", "", "rise", "random", 20]]
+    assert [row["number"] for row in report.rows[:4]] == [f"gain, image, scenes: {m}" for m in ("M2IB", "NIB", "RISE", "Random")]
+    assert report.claims().to_numpy().tolist() == [["gains more", "held against 1 of 3", "", "RISE", "Random", 20, 3]]
     report.compare(table, "loss, image, scenes", "loses less", lower=True)
-    assert report.claims()["loses to"].tolist() == ["rise", "nib"]
+    assert report.claims()["loses to"].tolist() == ["RISE", "NIB"]
+
+
+@pytest.mark.parametrize(("rivals", "shared", "verdict"), [(1, 0, "held"), (3, 0, "open"), (1, 0.25, "open")])
+def test_a_difference_of_p_003_is_open_among_three_rivals_and_where_the_seeds_share_their_data(report, rivals, shared, verdict):
+    wave = np.linspace(-1, 1, 20)
+    lead = wave + stats.t.isf(0.015, 19) * wave.std(ddof=1) / 20**0.5  # p is 0.03
+    table = scores(M2IB=lead, **{f"rival {i}": 0 * wave for i in range(rivals)})
+    report.compare(table, "gain, image, scenes", "gains more", pairs=200, shared=shared)
+    compared = report.rows[-rivals:]
+    assert [(row["verdict"], row["pairs"]) for row in compared] == [(verdict, 200)] * rivals
+    assert all((row["low"] > 0) == (shared == 0) for row in compared)  # one interval alone is not corrected
 
 
 @pytest.mark.parametrize(("pairs", "of_rival", "held"), [(12, 11, "held"), (1, 1, "too few pairs")])
 def test_pairs_that_one_method_lacks_are_left_out_and_one_pair_settles_nothing(report, pairs, of_rival, held):
-    report.compare(scores(M2IB=[1.0] * pairs, nib=[0.0] * of_rival), "gain, text, scenes", "gains more")
+    report.compare(scores(M2IB=[1.0] * pairs, NIB=[0.0] * of_rival), "gain, text, scenes", "gains more")
     assert {row["pairs"] for row in report.rows} == {of_rival}
-    assert [row["held"] for row in report.rows] == ["", "", held]
+    assert [row["verdict"] for row in report.rows] == ["", "", held]
 
 
 def test_a_single_claim_shows_its_interval():
-    row = dict(claim="c", number="n", mean=0.5, low=0.25, high=0.75, pairs=30, held="held")
-    assert claims([row, dict(row, claim="", held="")]).to_numpy().tolist() == [["c", "held", "0.500 (0.250 to 0.750)", "", "", 30]]
+    row = dict(claim="c", number="n", mean=0.5, low=0.25, high=0.75, pairs=30, verdict="held")
+    (shown,) = claims([row, dict(row, claim="", verdict="")]).to_numpy().tolist()
+    assert shown == ["c", "held", "0.500 (0.250 to 0.750)", "", "", 30, 1]

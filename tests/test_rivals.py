@@ -1,4 +1,5 @@
-from contextlib import contextmanager, nullcontext
+import json
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from itertools import chain, combinations
@@ -9,38 +10,31 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from test_explain import state
+from test_explain import left_as_it_was
 
-from m2ib_lite import load_model
-from m2ib_lite.evaluate import METHODS
+from m2ib_lite import explain_words, load_model
+from m2ib_lite.evaluate import METHODS, method_options
 from m2ib_lite.rivals import RIVALS, enlarge
 from m2ib_lite.side import Side, sides
 
 FEW = dict(image_masks=70, text_masks=20)
-QUICK = dict(M2IB=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=FEW, nib=dict(steps=3))
+QUICK = dict(explain=dict(steps=2, samples=2), kernelshap=dict(samples=2), rise=FEW, nib=dict(steps=3))
 
 
 def ask(name, clip, images, captions=None, **options):
-    return METHODS[name](clip, images, captions, **{"progress": False, **QUICK.get(name, {}), **options})
+    """By its title or by its function's name."""
+    method = RIVALS.get(name) or METHODS[name]
+    return method(clip, images, captions, **{"progress": False, **QUICK.get(method.__name__, {}), **options})
+
+
+def all_maps(a):
+    """Those of images, then those of captions, which LeGrad has none of."""
+    return [*a.image_maps, *(a.text_maps or [])]
 
 
 @pytest.fixture
 def tiny(folder):
     return load_model(str(folder), device="cpu")
-
-
-@contextmanager
-def left_as_it_was(model):
-    """The block changes no hook, training flag, weight, gradient or `requires_grad`, nor the global generator."""
-    (hooks, training, weights), drawn = state(model), torch.get_rng_state()
-    yield
-    now = state(model)
-    assert now[:2] == (hooks, training)
-    assert torch.equal(torch.get_rng_state(), drawn)
-    for (weight, grad, learns), (before, grad_before, learned) in zip(now[2], weights, strict=True):
-        assert torch.equal(weight, before)
-        assert grad is grad_before is None
-        assert learns == learned
 
 
 def read_at(clip, ids, place):
@@ -196,9 +190,9 @@ def opened(clip, pair):
     return (out.image_embeds * out.text_embeds).sum(), seen
 
 
-def plain_gradcam(y, seen, places, pooled):
-    states = seen[0, "norm"][0, places]
-    (slopes,) = torch.autograd.grad(y, seen[0, "norm"], retain_graph=True)
+def plain_gradcam(y, seen, places, pooled, block=-1):
+    states = seen[-1 - block, "norm"][0, places]
+    (slopes,) = torch.autograd.grad(y, seen[-1 - block, "norm"], retain_graph=True)
     return (states @ slopes[0, places].mean(dim=0)).clamp(min=0)
 
 
@@ -211,14 +205,16 @@ def plain_chefer(y, seen, places, pooled, blocks):
     return relevance[pooled, places]
 
 
-def plain_gradeclip(y, seen, places, pooled):
-    (slopes,) = torch.autograd.grad(y, seen[0, "o"], retain_graph=True)
-    near = torch.stack([F.cosine_similarity(seen[0, "q"][0, pooled], seen[0, "k"][0, i], dim=0) for i in places])
+def plain_gradeclip(y, seen, places, pooled, block=-1):
+    q, k, v, o = (seen[-1 - block, part] for part in "qkvo")
+    (slopes,) = torch.autograd.grad(y, o, retain_graph=True)
+    near = torch.stack([F.cosine_similarity(q[0, pooled], k[0, i], dim=0) for i in places])
     near = (near - near.min()) / (near.max() - near.min())
-    return ((seen[0, "v"][0, places] @ slopes[0, pooled]) * near).clamp(min=0)
+    return ((v[0, places] @ slopes[0, pooled]) * near).clamp(min=0)
 
 
-PLAIN = [(plain_gradcam, {}), (plain_chefer, dict(blocks=1)), (plain_chefer, dict(blocks=3)), (plain_gradeclip, {})]
+PLAIN = [(plain, options) for plain in (plain_gradcam, plain_gradeclip) for options in (dict(block=-1), dict(block=-2))]
+PLAIN += [(plain_chefer, dict(blocks=1)), (plain_chefer, dict(blocks=3))]
 
 
 @pytest.mark.parametrize(("plain", "options"), PLAIN)
@@ -233,6 +229,56 @@ def test_it_agrees_with_the_whole_models_own_pass(clip, pairs, plain, options):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 6])
+def test_legrad_agrees_with_its_formula_on_the_whole_models_own_pass(clip, pairs, blocks):
+    model, said = deepcopy(clip.model).requires_grad_(True), clip.text.encode(clip.tokens([pairs[0].caption]).ids)
+    model.set_attn_implementation("eager")
+    out = model.vision_model(clip.pixels([pairs[0].image]), output_attentions=True, output_hidden_states=True)
+    total = 0
+    for states, attention in list(zip(out.hidden_states[1:], out.attentions, strict=True))[-blocks:]:
+        e = model.visual_projection(model.vision_model.post_layernorm(states.mean(dim=1)))
+        (slopes,) = torch.autograd.grad(F.cosine_similarity(e, said).sum(), attention, retain_graph=True)
+        total = total + slopes[0].clamp(min=0).mean(dim=(0, 1))[1:]
+    found = ask("legrad", clip, pairs[:1], blocks=blocks)
+    expected = (total - total.min()) / (total.max() - total.min())
+    torch.testing.assert_close(found.image_maps[0].flatten(), expected, rtol=1e-3, atol=1e-4)
+    assert found.text_maps is None
+    with pytest.raises(ValueError, match="LeGrad has no maps of words: give modality='image'"):
+        ask("legrad", clip, pairs[:1], modality="text")
+
+
+def test_legrad_of_one_head_by_hand():
+    """y is the sum of x_t + sum_j A_tj x_j, so dy/dA_tj is x_j for each row t: 2, 6 and, below 0, -3 of three patches."""
+    tower = Toy(torch.ones(4, 1), torch.tensor([[9.0], [2.0], [6.0], [-3.0]]))
+    tower.blocks, tower.norms, tower.reader = range(1), [torch.clone], 0
+    tower.run = lambda hidden, blocks: hidden
+    tower.attention = lambda normed, layer: (normed[:, None], torch.full((1, 1, 4, 4), 0.25))
+    tower.finish = lambda hidden, mixed, layer: hidden + mixed[:, 0]
+    found = scores("legrad", toy_side(tower, torch.tensor([[0, 1, 2, 3]]), 0), blocks=1)
+    torch.testing.assert_close(found, torch.tensor([1 / 3, 1, 0]))
+
+
+def test_options_are_those_given_for_a_tower_then_the_models_own_then_the_published(folder, pairs):
+    own = {"M2IB": {"layer": [0, 0], "beta": [1.0, 2.0]}, "gradcam": {"block": [-1, -3]}, "legrad": {"blocks": [1, 1]}}
+    plain = load_model(str(folder), device="cpu")
+    (folder / "settings.json").write_text(json.dumps({"best": own, "best for words": {"gradcam": {"block": [-2, -2]}}}))
+    clip = load_model(str(folder), device="cpu")
+    assert (clip.own("best for words", "gradcam"), clip.own("best", "rise")) == ({"block": [-2, -2]}, {})
+    assert clip.own("a section that it lacks", "legrad") == own["legrad"]
+    published = {name: method_options(clip, "published", 0)[name] for name in ("M2IB", "Grad-CAM", "LeGrad")}
+    assert published["Grad-CAM"] == {"block": -1}
+    for name, options in zip(published, own.values(), strict=True):
+        best, given, as_published = (ask(name, clip, pairs[:1], **o) for o in ({}, options, published[name]))
+        of_plain = ask(name, plain, pairs[:1])
+        for ours, theirs in ((best, given), (as_published, of_plain)):
+            torch.testing.assert_close(all_maps(ours), all_maps(theirs))
+        assert not torch.allclose(all_maps(best)[-1], all_maps(of_plain)[-1])
+    image, text = (ask("gradcam", plain, pairs[:1], block=block, modality=of) for block, of in ((-1, "image"), (-3, "text")))
+    torch.testing.assert_close(all_maps(ask("gradcam", clip, pairs[:1])), [*image.image_maps, *text.text_maps])
+    of_words, given = (explain_words(clip, pairs[0], method="gradcam", **o) for o in ({}, dict(block=-2)))
+    torch.testing.assert_close(of_words.maps.image_maps, given.maps.image_maps)
+
+
 def test_gradeclip_of_a_single_word_is_not_lost_in_the_scaling(clip, pairs):
     _, text, _ = sides(clip, [pair.image for pair in pairs], ["owl"] * 5)
     for found, mirrored in zip(*(RIVALS["gradeclip"].scores(s) for s in (text, replace(text, target=-text.target))), strict=True):
@@ -245,13 +291,8 @@ def test_another_seed_or_pair_gives_another_map(tiny, pairs, name):
     assert not torch.allclose(base.image_maps[0], other.image_maps[0])
     assert not torch.allclose(base.text_maps[0], other.text_maps[0])
     assert not torch.allclose(base.image_maps[0], base.image_maps[1])
-
-
-def test_random_maps_fill_the_unit_interval(tiny, pairs):
-    maps = ask("random", tiny, pairs).image_maps
-    assert maps.min() >= 0
-    assert maps.max() < 1
-    assert maps.mean().item() == pytest.approx(0.5, abs=0.15)
+    if name == "random":  # which fills [0, 1)
+        assert 0 <= base.image_maps.min() < 0.1 < 0.9 < base.image_maps.max() < 1
 
 
 @pytest.mark.parametrize("name", RIVALS)
@@ -262,7 +303,8 @@ def test_the_model_and_the_global_generator_come_back_as_they_were(tiny, pairs, 
     fails = error and name != "random"  # which never runs a tower
     with left_as_it_was(tiny.model), pytest.raises(error) if fails else nullcontext():
         if fails:
-            monkeypatch.setattr(tiny.text, "rest", lambda *_: (_ for _ in ()).throw(error("stop")))
+            tower = tiny.image if name == "legrad" else tiny.text
+            monkeypatch.setattr(tower, "rest", lambda *_: (_ for _ in ()).throw(error("stop")))
         ask(name, tiny, pairs[:2])
 
 
@@ -273,12 +315,15 @@ def test_the_model_and_the_global_generator_come_back_as_they_were(tiny, pairs, 
         ("chefer", dict(blocks=0), "blocks is 0: give 1 to 2"),
         ("nib", dict(layer=(0, 2)), "text layer 2 is out of range: .* takes 0 to 1"),
         ("nib", dict(steps=0), "steps is 0: give at least 2"),
-        ("kernelshap", dict(samples=0), "samples is 0"),
         ("rise", dict(p=0), "p is 0"),
+        ("gradcam", dict(block=-3), "block is -3: give -1, the last, to -2"),
+        ("gradeclip", dict(block=(-1, 0)), "block is 0: give -1, the last, to -3"),
+        ("chefer", dict(block=1, stps=2), "Chefer et al. has no option block, stps: there are blocks"),
+        ("saliency", dict(block=1), "Saliency has no option block: there are none"),
     ],
 )
 def test_bad_options_are_refused_by_name(tiny, pairs, name, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(TypeError if "no option" in message else ValueError, match=message):
         ask(name, tiny, pairs[:1], **options)
 
 

@@ -19,11 +19,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_best_of_each_column_is_bold():
-    rows = [("drop, image, scenes: M2IB", 1.0), ("drop, image, scenes: nib", 2.0), ("drop, image, scenes: M2IB against nib", 3.0)]
-    rows += [("increase, image, scenes: M2IB", 10.0), ("increase, image, scenes: nib", 20.0), ("R@1", 0.9)]
+    rows = [("drop, image, scenes: M2IB", 1.0), ("drop, image, scenes: NIB", 2.0), ("drop, image, scenes: M2IB against NIB", 3.0)]
+    rows += [("increase, image, scenes: M2IB", 10.0), ("increase, image, scenes: NIB", 20.0), ("R@1", 0.9)]
     (table,) = side_by_side([dict(number=number, mean=mean) for number, mean in rows]).values()
     assert table.loc["M2IB"].to_dict() == {"drop, image ↓": "**1**", "increase, image ↑": "10"}
-    assert table.loc["nib"].to_dict() == {"drop, image ↓": "2", "increase, image ↑": "**20**"}
+    assert table.loc["NIB"].to_dict() == {"drop, image ↓": "2", "increase, image ↑": "**20**"}
 
 
 def test_parameters_are_parsed_like_their_defaults():
@@ -46,19 +46,19 @@ def write(folder, name, *cells):
 MEASURE = """from m2ib_lite.repro import Report, save_figure
 import matplotlib.pyplot as plt
 save_figure(plt.figure(), OUT, "00_x")
-report = Report("00_x", OUT, MODEL=MODEL, DEVICE=DEVICE.replace("auto", "cpu"), N=N)
-report.measure("n", [N, N + 1], "n is large", above=0)
+report = Report("00_x", OUT, MODEL=MODEL, DEVICE=DEVICE.replace("auto", "cpu"), N_PAIRS=N_PAIRS)
+report.measure("n", [N_PAIRS, N_PAIRS + 1], "n is large", above=0)
 report.check()"""
 
 
 def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
     folder, out = tmp_path / "notebooks", tmp_path / "build" / "figures"
-    write(folder, "00_bad", 'N = 1\nOUT = ""', "raise ValueError('on purpose')")
-    write(folder, "01_good", 'N = 1\nMODEL = "m"\nDEVICE = "cpu"\nOUT = ""', MEASURE.replace("00_x", "01_good"))
+    write(folder, "00_bad", 'N_PAIRS = 1\nOUT = ""', "raise ValueError('on purpose')")
+    write(folder, "01_good", 'N_PAIRS = 1\nMODEL = "m"\nDEVICE = "cpu"\nOUT = ""', MEASURE.replace("00_x", "01_good"))
     out.mkdir(parents=True)
     (out / "01_good_old.png").write_text("from an earlier run")
     (out / "diary.txt").write_text("not ours")
-    assert figures(["N=3"], folder, out) == 1
+    assert figures(["N_PAIRS=3"], folder, out) == 1
     made = {"01_good.json", "01_good.png", "01_good.pdf", "index.html", "runs.json"}
     assert {path.name for path in out.glob("*.*")} == made | {"diary.txt"}
     assert "ValueError: on purpose" in capsys.readouterr().out
@@ -72,37 +72,44 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
         figures([], tmp_path)
 
 
-def test_a_run_is_recorded_only_with_the_notebooks_own_parameters(tmp_path):
+def test_a_run_is_recorded_only_with_the_parameters_that_are_asked_for(tmp_path):
     folder, out, kept = (tmp_path / name for name in ("notebooks", "out", "kept"))
     (kept / "expected").mkdir(parents=True)
     (kept / "figures").mkdir()
-    write(folder, "00_x", 'MODEL = "testbed"\nDEVICE = "auto"\nN = 1\nOUT = ""', MEASURE)
+    write(folder, "00_x", 'MODEL = "testbed"\nDEVICE = "auto"\nN_PAIRS = 1\nOUT = ""', MEASURE)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    where = dict(folder=folder, out=out, kept=kept, readme=readme)
     with pytest.raises(ValueError, match="00_x has no finished run"):
-        record(out, folder, kept, readme)
-    for other in ("N=2", "DEVICE=cuda"):
-        assert figures([other], folder, out) == 0
-        with pytest.raises(ValueError, match="with its own parameters"):
-            record(out, folder, kept, readme)
-    assert figures([], folder, out) == 0
-    record(out, folder, kept, readme)
-    numbers = json.loads((kept / "expected" / "00_x.json").read_text())["testbed"]
-    kept_number = dict(value=1.5, low=1.0, high=2.0, tolerance=0.02, pairs=2, claim="n is large", held="too few pairs")
-    assert numbers.pop("seconds") >= 1  # starting a kernel takes longer
-    assert numbers == {"parameters": {"MODEL": "testbed", "DEVICE": "cpu", "N": 1}, "numbers": {"n": kept_number}}
+        record(**where)
+    assert figures(["DEVICE=cuda"], folder, out) == 0
+    with pytest.raises(ValueError, match=r"with these parameters in .*: run `make figures DEVICE=cpu"):
+        record(**where)
+
+    def kept_numbers():
+        return json.loads((kept / "expected" / "00_x.json").read_text())
+
+    for settings in ([], ["N_PAIRS=2"], ["N_PAIRS=2"]):  # which are kept side by side, the last in the place of the one before
+        assert figures(settings, folder, out) == 0
+        record(settings, **where)
+        if not settings:
+            picture = (kept / "figures" / "00_x.png").stat().st_mtime_ns
+    own = {"MODEL": "testbed", "DEVICE": "cpu", "N_PAIRS": 1}
+    assert [record["parameters"] for record in kept_numbers()] == [own, own | {"N_PAIRS": 2}]
+    kept_number = dict(value=1.5, low=1.0, high=2.0, tolerance=0.02, pairs=2, claim="n is large", verdict="too few pairs")
+    assert kept_numbers()[0]["numbers"] == {"n": kept_number}
+    assert kept_numbers()[0]["seconds"] >= 1  # starting a kernel takes longer
     before, shown, after = re.split(f"{START}|{END}", readme.read_text())
     assert (before, after) == ("before\n", "\nafter\n")
     assert "| 00_x | n is large | too few pairs |" in shown
-    assert "old" not in shown
-    assert (kept / "figures" / "00_x.png").exists()
-    assert len((kept / "expected" / "00_x.json").read_text().splitlines()) == 9  # a number a line
+    assert (kept / "figures" / "00_x.png").stat().st_mtime_ns == picture
+    assert sum('"value"' in line for line in (kept / "expected" / "00_x.json").read_text().splitlines()) == 2  # a number a line
 
 
 def test_notebooks_that_took_longest_start_first_and_new_ones_before_them(tmp_path):
     (tmp_path / "expected").mkdir()
     for name, seconds in (("00_short", 3), ("01_long", 40)):
-        (tmp_path / "expected" / f"{name}.json").write_text(json.dumps({"testbed": {"seconds": seconds}}))
+        (tmp_path / "expected" / f"{name}.json").write_text(json.dumps([{"seconds": 1}, {"seconds": seconds}]))
     paths = [tmp_path / f"{name}.ipynb" for name in ("00_short", "01_long", "02_new")]
     assert [path.stem for path in longest_first(paths, tmp_path)] == ["02_new", "01_long", "00_short"]
 

@@ -79,7 +79,7 @@ def test_a_word_that_changes_nothing_has_no_weight_and_no_map(clip, pairs, monke
     assert found.weights[0] == 0  # "a"
     assert not found.maps.image_maps[0].any()
     assert found.maps.image_maps[1].any()
-    assert repr(found).startswith(f"<WordMaps of {CAPTION!r} by saliency, in cosine; weights: a 0.00, star 0.")
+    assert repr(found).startswith(f"<WordMaps of {CAPTION!r} by Saliency, in cosine; weights: a 0.00, star 0.")
 
 
 def test_the_plot_has_a_panel_for_each_word_and_is_fainter_where_it_weighs_less(clip, pairs):

@@ -16,7 +16,6 @@ from m2ib_lite.words import join_scores, whole_words
         ("\U0001f989\U0001f989 x", ["\U0001f989", "", "\U0001f989", "", "x"], ["\U0001f989", "\U0001f989", "x"], [0, 0, 1, 1, 2]),
         ("a cat", ["", "a", " ", "c", "at"], ["a", "cat"], [0, 0, 1, 1, 1]),  # a space as a token of its own
         ("a cat", ["a", " "], ["a"], [0, 0]),  # cut off
-        ("it's", ["it", "'s"], ["it", "'s"], [0, 1]),
         ("it's an x-ray", ["it's", "an", "x-ray"], ["it's", "an", "x-ray"], [0, 1, 2]),  # SigLIP's tokens span punctuation
         ("x-rays, two", ["x-r", "ays", "two"], ["x-rays", "two"], [0, 0, 1]),
         ("semi-dry", ["se", "mi-d", "ry"], ["semi-dry"], [0, 0, 0]),
@@ -40,7 +39,7 @@ def test_information_adds_up_and_levels_do_not():
     assert join_scores(places, scores).tolist() == [1, 9, 5]
     assert join_scores(places, scores, mean=True).tolist() == [1, 3, 5]
     image, caption, tokens = Image.new("RGB", (4, 4)), "an owlet, yes", ["an", "o", "wl", "et", "yes"]
-    for method, expected in (("M2IB", [1, 9, 5]), ("nib", [1, 9, 5]), ("rise", [1, 3, 5]), ("random", [1, 3, 5])):
+    for method, expected in (("M2IB", [1, 9, 5]), ("NIB", [1, 9, 5]), ("RISE", [1, 3, 5]), ("Random", [1, 3, 5])):
         words, found = Attribution(None, [scores], [tokens], [image], [caption], [(0, 0, 4, 4)], method).words(0)
         assert words == ["an", "owlet", "yes"]
         assert found.tolist() == expected

@@ -56,7 +56,8 @@ class Clip:
 
     def own(self, section, method):
         """The model's own settings of a method, in "best for words" or else in "best"; {} where it has none.  -> {option: value}"""
-        return self.settings.get(section, self.settings.get("best", {})).get(method, {})
+        options = self.settings.get(section, self.settings.get("best", {})).get(method, {})
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
     def untrained(self, seed=0):
         """A Clip of the same shape with the weights that its family's training starts from, drawn on the CPU and left there."""
