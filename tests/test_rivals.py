@@ -263,8 +263,8 @@ def test_options_are_those_given_for_a_tower_then_the_models_own_then_the_publis
     plain = load_model(str(folder), device="cpu")
     (folder / "settings.json").write_text(json.dumps({"best": own, "best for words": {"gradcam": {"block": [-2, -2]}}}))
     clip = load_model(str(folder), device="cpu")
-    assert (clip.own("best for words", "gradcam"), clip.own("best", "rise")) == ({"block": [-2, -2]}, {})
-    assert clip.own("a section that it lacks", "legrad") == own["legrad"]
+    assert (clip.own("best for words", "gradcam"), clip.own("best", "rise")) == ({"block": (-2, -2)}, {})
+    assert clip.own("a section that it lacks", "legrad") == {"blocks": (1, 1)}
     published = {name: method_options(clip, "published", 0)[name] for name in ("M2IB", "Grad-CAM", "LeGrad")}
     assert published["Grad-CAM"] == {"block": -1}
     for name, options in zip(published, own.values(), strict=True):
