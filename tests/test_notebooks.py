@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from run import defaults, run_notebook
 
+from m2ib_lite.repro import TUNING_SEED
+
 PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 HEADINGS = ["Question", "Claim", "Parameters", "Setup", "Compute", "Figure", "Check", "Takeaways"]
 FORBIDDEN = ["sys.path", "%pip", "filterwarnings", "except:", "/home/", "/root/", "/work/", "/tmp/"]
@@ -37,6 +39,7 @@ def test_parameters_are_upper_case_literals_that_all_share(path):
     known = defaults(path)
     assert {"MODEL", "DEVICE", "SEED", "N_PAIRS", "STEPS", "OUT"} <= set(known)
     assert all(name.isupper() for name in known)
+    assert known["SEED"] != TUNING_SEED
 
 
 @each
