@@ -14,9 +14,9 @@ TUNING_SEED = 0  # of the pictures that the testbed's settings were chosen on, s
 OURS, AGAINST, TOO_FEW, SIGNIFICANT = "M2IB", ": M2IB against ", "too few pairs", 0.05
 
 
-def read(path, without=None):
-    """What a JSON file holds, {} or what is given where there is none."""
-    return json.loads(path.read_text()) if path.exists() else without or {}
+def read(path):
+    """What a JSON file holds, {} where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def save_figure(figure, out, name):
@@ -56,7 +56,7 @@ class Report:
         if parameters.get("SEED") == TUNING_SEED and parameters["MODEL"] in BUILT_IN:
             raise ValueError(f"SEED is {TUNING_SEED}, of the pictures that the settings were chosen on: give another one")
         self.notebook, self.out, self.parameters, self.rows = notebook, Path(out), parameters, []
-        records = read(Path(expected) / f"{notebook}.json", [])
+        records = read(Path(expected) / f"{notebook}.json")
         record = next((record for record in records if record["parameters"] == parameters), None)
         self.recorded = record["numbers"] if record else {}
         self.note = "" if record else f"no recorded numbers for {parameters}: nothing to compare with"

@@ -35,17 +35,16 @@ def markdown(table):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def largest_record(path):
-    """The record of a notebook's largest scale on the testbed, empty where there is none."""
-    records = [record for record in read(path) if record["parameters"]["MODEL"] == "testbed"]
-    return max(records, key=lambda record: record["parameters"]["N_PAIRS"], default=dict(numbers={}))
+def shown_numbers(path):
+    """The numbers of a notebook that README shows: its first record on the testbed, that of the notebook's own parameters."""
+    return next((record["numbers"] for record in read(path) if record["parameters"]["MODEL"] == "testbed"), {})
 
 
 def results(expected):
     """README's section of results, from the recorded numbers of the testbed.  expected: the folder -> Markdown"""
     reports = {}
     for path in sorted(expected.glob("*.json")):
-        numbers = largest_record(path)["numbers"]
+        numbers = shown_numbers(path)
         reports[path.stem] = [dict(number=number, mean=kept["value"], **kept) for number, kept in numbers.items()]
     parts = ["### Every claim: held, lost or open", markdown(all_claims(reports))]
     for name, rows in reports.items():

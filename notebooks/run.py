@@ -127,8 +127,8 @@ def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=DATA):
 
 
 def record(settings=(), folder=NOTEBOOKS, out=FIGURES, kept=DATA, readme=README):
-    """Keep the numbers of the last run, one with these settings, in kept/expected.  Without settings, of
-    a run with the notebooks' own parameters, also its figures in kept/figures, and both in README."""
+    """Keep the numbers of the last run, one with these settings, in kept/expected.  Without settings, of a run with the notebooks'
+    own parameters, its figures in kept/figures, too, and both in README."""
     paths, reports = sorted(folder.glob(NUMBERED)), {}
     chosen = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
     out = Path(chosen.pop("OUT", out)).resolve()
@@ -144,8 +144,9 @@ def record(settings=(), folder=NOTEBOOKS, out=FIGURES, kept=DATA, readme=README)
     for name, report in reports.items():
         target, parameters = kept / "expected" / f"{name}.json", report["parameters"]
         numbers = {row["number"]: {"value": row["mean"]} | {name: row[name] for name in KEPT} for row in report["rows"]}
-        records = [record for record in read(target, []) if record["parameters"] != parameters]
-        records.append(dict(parameters=parameters, seconds=seconds[name], numbers=numbers))
+        others = [record for record in read(target) if record["parameters"] != parameters]
+        own = dict(parameters=parameters, seconds=seconds[name], numbers=numbers)
+        records = [*others, own] if chosen else [own, *others]  # README shows the first
         text = json.dumps(records, indent=1)
         target.write_text(re.sub(r"\{[^{}]*\}", lambda inner: " ".join(inner[0].split()), text) + "\n")  # a number a line
         for figure in [] if chosen else out.glob(f"{name}*.png"):

@@ -16,7 +16,7 @@ from m2ib_lite.plots import own_scale
 from m2ib_lite.rivals import RIVALS
 from m2ib_lite.side import difference
 
-pytestmark = pytest.mark.filterwarnings("ignore:caption")  # nonsense is not in the testbed's vocabulary
+pytestmark = pytest.mark.filterwarnings("ignore:caption .* the tokenizer")  # nonsense is not in the testbed's vocabulary
 QUICK = dict(steps=1, samples=1, progress=False)
 
 

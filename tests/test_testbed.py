@@ -1,6 +1,7 @@
 """The drawn pictures: the same everywhere, those that are shipped, and true to their captions, boxes and masks."""
 
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -9,13 +10,16 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from backgrounds import PLACES
 from chest import Chest
 from radiographs import COMBINATIONS, _generator, one_of_each, radiograph, radiographs
 from scenes import _phrase, distinct_scenes, held_out, kinds, scene, scenes
+from tune import TRIES, choose
 
 from m2ib_lite.data import load_pairs
+from m2ib_lite.models import BUILT_IN
 
 DRAW = Path(__file__).parents[1] / "data" / "testbed" / "draw.py"
 LABELS = [row["singular"].split()[-1] for row in kinds()]
@@ -160,3 +164,10 @@ def test_the_testbeds_tokenizer_knows_every_word(clip):
     ids = clip.tokenizer([pair.caption for pair in pairs]).input_ids
     assert clip.tokenizer.unk_token_id not in {token for caption in ids for token in caption}
     assert max(map(len, ids)) <= clip.model.config.text_config.max_position_embeddings
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_settings_of_each_method_are_those_that_the_table_of_tries_chooses(name):
+    tries, settings = pd.read_csv(BUILT_IN[name] / "tuning.csv"), json.loads((BUILT_IN[name] / "settings.json").read_text())
+    assert tries.groupby(["method", "section"]).size().max() == TRIES
+    assert choose(tries.to_dict("records")) == {section: of for section, of in settings.items() if section != "power"}

@@ -23,8 +23,8 @@ from radiographs import radiographs
 from scenes import scenes
 from tqdm import tqdm
 
-from m2ib_lite import explain_words, load_model, models
-from m2ib_lite.evaluate import METHODS, SETTINGS, localisation, method_options, occurrences, word_game
+from m2ib_lite import load_model, models
+from m2ib_lite.evaluate import METHODS, SETTINGS, localisation, method_options, occurrences, word_game, word_heats
 from m2ib_lite.models import BUILT_IN
 from m2ib_lite.plots import FULL
 from m2ib_lite.repro import TUNING_SEED
@@ -69,9 +69,8 @@ def tried(name, clip, modality, published):
 
 def of_captions(clip, pairs, name, modality, setting):
     """The means of one setting's scores, their mean, and the median of its maps' maxima."""
-    found = METHODS[NAMES[name]](
-        clip, pairs, modality=modality, batch_size=20, progress=False, **setting | QUICK.get(NAMES[name], {})
-    )
+    options = dict(modality=modality, batch_size=20, progress=False) | setting | QUICK.get(NAMES[name], {})
+    found = METHODS[NAMES[name]](clip, pairs, **options)
     table = pd.concat([localisation(found, pairs), occurrences(found, pairs)])
     means = table.groupby("metric")["value"].mean()[CHOSEN_BY[modality]]
     maxima = [scores.max().item() for scores in (found.text_maps if modality == "text" else found.image_maps)]
@@ -80,13 +79,10 @@ def of_captions(clip, pairs, name, modality, setting):
 
 def of_words(clip, pairs, name, setting):
     """The same for the maps of words."""
-    played, maxima = [], []
-    for pair in pairs:
-        words = sorted(pair.words(), key=pair.caption.index)
-        found = explain_words(clip, pair, phrases=words, method=name, **setting | QUICKER.get(NAMES[name], {}))
-        played.append(word_game({word: found.heat(word) for word in words}, pair, name))
-        maxima += found.maps.image_maps.amax(dim=(1, 2)).tolist()
+    heats = [word_heats(clip, pair, name, **setting | QUICKER.get(NAMES[name], {})) for pair in pairs]
+    played = [word_game(of_pair, pair, name) for of_pair, pair in zip(heats, pairs, strict=True)]
     means = pd.concat(played).groupby("metric")["value"].mean()
+    maxima = [heat.max() for of_pair in heats for heat in of_pair.values()]
     return dict(score=means["own object"] + 1e-3 * means["pointing game"], maximum=np.median(maxima), **means)
 
 
@@ -150,14 +146,13 @@ def main():
     many = draw(DRAWN, seed=TUNING_SEED) if domain == "scenes" else []
     of_kinds = [pair for k in (2, 3, 4) for pair in [pair for pair in many if len(pair.words()) == k][:EACH]]
     published = method_options(clip, "published", TUNING_SEED, medical=domain == "radiographs")
-    clip.settings = {}
+    clip.settings = {}  # what an earlier run chose must not fill in what this one does not set
     rows = list(compare(clip, pairs, of_kinds, published))
     pd.DataFrame(rows).round(4).to_csv(folder / "tuning.csv", index=False)
     settings = choose(rows)
     (folder / "settings.json").write_text(json.dumps(settings) + "\n")
-    clip, asked = load_model(name), {}
-    for kind in SETTINGS:
-        asked[kind] = method_options(clip, kind, TUNING_SEED, medical=domain == "radiographs")
+    clip = load_model(name)  # with these
+    asked = {kind: method_options(clip, kind, TUNING_SEED, medical=domain == "radiographs") for kind in SETTINGS}
     settings["power"] = {kind: powers(clip, pairs, options) for kind, options in asked.items()}
     (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
     print(json.dumps(settings, indent=1))

@@ -4,10 +4,10 @@ from .attributions import METHODS, SETTINGS, attribute, attribute_all, digest, m
 from .cost import cost
 from .degrade import confidence
 from .follow import follow
-from .localise import localisation, occurrences, word_game
+from .localise import localisation, occurrences, word_game, word_heats
 from .roar import roar
 from .sanity import agreement, cascade, randomised, stages
 
 __all__ = ["METHODS", "SETTINGS", "attribute", "attribute_all", "digest", "method_options", "sources", "versions"]
 __all__ += ["agreement", "cascade", "confidence", "cost", "follow", "localisation", "occurrences", "randomised", "roar", "stages"]
-__all__ += ["word_game"]
+__all__ += ["word_game", "word_heats"]

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from .. import metrics
+from ..word_maps import explain_words
 
 IMAGE_SCORES = {
     "energy inside": metrics.energy_inside,
@@ -101,6 +102,13 @@ def occurrences(attribution, pairs):
         for modality, name, share in hits:
             rows += [(pair.id, modality, name, share, None), (pair.id, modality, f"all {name}", float(share == 1), None)]
     return tidy(rows, attribution.method)
+
+
+def word_heats(clip, pair, method, **options):
+    """The maps of `explain_words` for those words of a pair that name something in its picture.  -> {word: (H, W)}"""
+    words = sorted(pair.words(), key=pair.caption.index)
+    found = explain_words(clip, pair, phrases=words, method=method, **options)
+    return {word: found.heat(word) for word in words}
 
 
 def word_game(heats, pair, method):
