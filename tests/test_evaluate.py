@@ -68,16 +68,16 @@ def test_scores_are_one_tidy_row_each(pairs, quick):
 
 
 def test_what_the_model_did_not_see_is_no_map_no_truth_and_no_chance(clip):
-    """Of 224 x 112 pixels it sees the middle half, from 56 on: 16 of the 32 columns of one box, none of the other's."""
+    """Of 224 x 112 pixels it sees the middle half, from 56 on: 24 of the 32 columns of one box, none of the other's."""
     picture = Image.new("RGB", (224, 112))
-    half, outside = pairs = [Pair(picture, "an owl", [Box("owl", x, 0, 32, 56, word="owl")], str(x)) for x in (40, 0)]
+    most, outside = pairs = [Pair(picture, "an owl", [Box("owl", x, 0, 32, 56, word="owl")], str(x)) for x in (48, 0)]
     flat = replace(ask(clip, pairs, "Random"), image_maps=torch.ones(2, 7, 7))
     table = localisation(flat, pairs).query("modality == 'image'").set_index(["pair", "metric"])
-    seen, share = table.loc[half.id], 16 * 56 / 112**2
-    assert (seen.pop("value").loc["truth seen"], table.loc[outside.id, "value"].to_dict()) == (0.5, {"truth seen": 0})
+    seen, share = table.loc[most.id], 24 * 56 / 112**2
+    assert (seen.pop("value").loc["truth seen"], table.loc[outside.id, "value"].to_dict()) == (0.75, {"truth seen": 0})
     assert (seen.drop("truth seen")["chance"] == share).all()
-    assert table.loc[(half.id, "energy inside"), "value"] == pytest.approx(share)
-    assert set(occurrences(flat, pairs).query("modality == 'image'")["pair"]) == {half.id}
+    assert table.loc[(most.id, "energy inside"), "value"] == pytest.approx(share)
+    assert set(occurrences(flat, pairs).query("modality == 'image'")["pair"]) == {most.id}
 
 
 @pytest.mark.parametrize(("method", "options"), [("M2IB", dict(steps=2, samples=2)), ("RISE", dict(image_masks=20, text_masks=20))])

@@ -2,7 +2,6 @@ import json
 import socket
 import time
 import warnings
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
 from m2ib_lite import load_model
-from m2ib_lite.models import BUILT_IN, default_layer, pick_device
+from m2ib_lite.models import BUILT_IN, pick_device
 
 CAPTIONS = ["an owl", "two mice and a piece of cheese on the grass", "we can see three trees"]
 
@@ -55,8 +54,9 @@ def test_defaults_follow_the_depth_unless_the_folder_has_its_own(folder):
     told = "4 x 4 patches, 2 image and 3 text blocks, on cpu; layer (0, 0), beta (1, 0.5), sigma2 (1.0, 1.0), "
     assert repr(own).replace("[", "(").replace("]", ")") == f"Clip {folder}: {told}standardise (True, False)"
     assert (own.published, own.others, own.settings) == (published, ["an owl", "a cat"], settings)
-    assert own.published_medical == {**published, "beta": (1.0, 1.0)}  # too few blocks to differ
-    assert [default_layer(SimpleNamespace(blocks=range(12)), of) for of in (9, 7)] == [9, 7]
+    deep = load_model(tiny_clip(folder, own, text_blocks=12))
+    assert deep.published == {**published, "layer": (0, 9)}
+    assert deep.published_medical == {**published, "layer": (0, 7), "beta": (1.0, 1.0)}
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
