@@ -20,10 +20,8 @@ def tiny_clip(folder, clip, text_blocks=3):
     """A CLIP of 2 image and 3 text blocks with another's tokenizer and processor.  -> folder"""
     shape = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, projection_dim=8)
     ids = dict(vocab_size=len(clip.tokenizer), max_position_embeddings=20, pad_token_id=0, bos_token_id=2, eos_token_id=3)
-    text, vision = (
-        dict(shape, num_hidden_layers=text_blocks, **ids),
-        dict(shape, num_hidden_layers=2, image_size=112, patch_size=28),
-    )
+    text = dict(shape, num_hidden_layers=text_blocks, **ids)
+    vision = dict(shape, num_hidden_layers=2, image_size=112, patch_size=28)
     torch.manual_seed(0)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
     for part in (model, clip.tokenizer, clip.processor):
