@@ -22,9 +22,19 @@ from functools import partial
 
 import torch
 
-from .explain import QUALITIES
+from .audit_page import write_audit
+from .data import load_pairs, readable
+from .explain import QUALITIES, explain
+from .models import load_model
 from .rivals import RIVALS
 from .runs import evaluate_data
+
+AUDIT = """Which places, looks and other words carry each word's information, over all pairs of a data set that has captions and
+needs no boxes; M2IB at its published settings.  Writes OUT/index.html, one file with its pictures inside, and its tables as CSV.
+
+example:
+  m2ib audit --model radiographs-biased --data shortcuts --out build/report
+"""
 
 
 def one_or_two(kind, text):
@@ -42,6 +52,7 @@ def parser():
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     page = dict(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     one = commands.add_parser("evaluate", help="score methods on every pair of a data set", allow_abbrev=False, **page)
+    one.set_defaults(do=evaluate_command)
     add, names = one.add_argument, ", ".join(("m2ib", *RIVALS))
     add("--model", required=True, help="testbed, radiographs, a folder, a name on the hub, or a file with OpenAI's state dict")
     add("--tokenizer", metavar="PATH", help="for a model that brings none: a folder, a name on the hub, or OpenAI's BPE file")
@@ -66,14 +77,43 @@ def parser():
     add("--steps", type=int, metavar="N", help="of the optimiser")
     add("--samples", type=int, metavar="N", help="of noise, a step")
     add("--antithetic", action=either, help="each sample with its negative (default: the quality's)")
+    look = dict(description=AUDIT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    two = commands.add_parser("audit", help="what carries each word's information, without labels", allow_abbrev=False, **look)
+    two.set_defaults(do=audit_command)
+    add = two.add_argument
+    add("--model", required=True, help="as for evaluate")
+    add("--data", required=True, help="as for evaluate")
+    add("--out", required=True, help="the folder of the page, made where it is missing")
+    add("--count", type=int, metavar="N", help="only so many pairs (default: all)")
+    add("--seed", type=int, default=0, metavar="N", help="of the noise and of what is drawn (default: %(default)s)")
+    add("--device", default="auto", help='"cpu", "cuda", ... (default: CUDA where there is one)')
+    add("--batch-size", type=int, default=8, metavar="N", help="pairs at once on the device (default: %(default)s)")
     return whole
+
+
+def evaluate_command(out, **options):
+    """Score methods, print the means."""
+    summary, bad = evaluate_data(out=out, **options)
+    own = summary[~summary["method"].str.contains(" - ")]  # the paired differences are in the file
+    print(own.pivot(index=["modality", "metric"], columns="method", values="mean").round(3).to_string())
+    print(f"bad pairs: {', '.join(f'{name} {n}' for name, n in bad.items()) or 'none'}")
+    print(f"intervals: {out}/summary.csv, scores of every pair: {out}/scores")
+
+
+def audit_command(model, data, out, count, seed, device, batch_size):
+    """Audit a model, print the first suspects."""
+    clip, pairs = load_model(model, device), readable(load_pairs(data, count))
+    maps = explain(clip, pairs, batch_size=batch_size, seed=seed, **clip.published)
+    for found in write_audit(clip, pairs, maps, out, data, seed=seed):
+        print(f"{found.modality}: what carries each word's information\n{found.suspects[:10].round(3).to_string(index=False)}")
+    print(f"page: {out}/index.html")
 
 
 def main(arguments=None):
     """What the command line asks for, sys.argv's unless given; exit status as the help page says."""
     options = vars(parser().parse_args(arguments))
     try:
-        summary, bad = evaluate_data(**options)
+        options.pop("do")(**options)
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         sys.exit(f"error: {error}")
     except MemoryError:
@@ -81,10 +121,6 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("stopped; what is done is kept: give the same command to go on", file=sys.stderr)
         sys.exit(130)
-    own = summary[~summary["method"].str.contains(" - ")]  # the paired differences are in the file
-    print(own.pivot(index=["modality", "metric"], columns="method", values="mean").round(3).to_string())
-    print(f"bad pairs: {', '.join(f'{name} {n}' for name, n in bad.items()) or 'none'}")
-    print(f"intervals: {options['out']}/summary.csv, scores of every pair: {options['out']}/scores")
 
 
 if __name__ == "__main__":

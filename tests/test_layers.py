@@ -9,7 +9,20 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "m2ib_lite"
 LOWER = ["files", "hooks", "bottleneck", "metrics", "words", "models", "data", "attribution", "side", "explain"]
-ORDER = [*LOWER, "segments", "rivals", "word_maps", "evaluate", "runs", "plots", "exports", "repro", "__init__", "__main__"]
+ORDER = [
+    *LOWER,
+    "segments",
+    "rivals",
+    "word_maps",
+    "evaluate",
+    "audit_page",
+    "runs",
+    "plots",
+    "exports",
+    "repro",
+    "__init__",
+    "__main__",
+]
 CORE = ["hooks", "bottleneck", "metrics", "words", "attribution", "side", "explain", "models/clip", "models/towers"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {"testbed", "scenes", "radiographs", "backgrounds", "chest", "draw", "train", "tune"}

@@ -166,7 +166,7 @@ def test_the_testbeds_tokenizer_knows_every_word(clip):
     assert max(map(len, ids)) <= clip.model.config.text_config.max_position_embeddings
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", ["testbed", "radiographs"])  # the twins take those of what they were trained from
 def test_the_settings_of_each_method_are_those_that_the_table_of_tries_chooses(name):
     tries, settings = pd.read_csv(BUILT_IN[name] / "tuning.csv"), json.loads((BUILT_IN[name] / "settings.json").read_text())
     assert tries.groupby(["method", "section"]).size().max() == TRIES

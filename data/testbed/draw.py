@@ -9,16 +9,33 @@ boxes: a pixel is the sum of 2**k over the boxes k, counted from 0, that it belo
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from radiographs import radiographs
 from scenes import distinct_scenes, scenes
+from shortcuts import film, snowy
 
 DATA = Path(__file__).parents[1]
 SEED = 1  # of the pictures that are shipped
-KINDS = {"scenes": (scenes, 300), "radiographs": (radiographs, 100), "retrieval": (distinct_scenes, 256)}  # with their number
+
+
+def many(make, n, seed, **options):
+    """The first n pictures of a world with shortcuts."""
+    return [make(index, seed, **options) for index in range(n)]
+
+
+KINDS = {  # with the number that is shipped
+    "scenes": (scenes, 300),
+    "radiographs": (radiographs, 100),
+    "retrieval": (distinct_scenes, 256),
+    "shortcuts": (partial(many, film), 256),
+    "shortcuts_plain": (partial(many, film, plain=True), 256),
+    "snow": (partial(many, snowy), 128),
+    "snow_plain": (partial(many, snowy, plain=True), 128),
+}
 
 
 def label_map(pair):

@@ -61,17 +61,17 @@ def held_out(n_kinds):
     return table | table.T
 
 
-def _choose_kinds(rng, n, split):
+def _choose_kinds(rng, n, split, first=None):
     """n different kinds: in training no held-out pair among them, in the test split always one where n > 1."""
     forbidden = held_out(len(kinds()))
-    chosen = [int(rng.integers(len(forbidden)))]
+    chosen = [int(rng.integers(len(forbidden))) if first is None else first]
     while len(chosen) < n:
         allowed = ~forbidden[chosen].any(axis=0) if split == "train" else np.ones(len(forbidden), bool)
         if split == "test" and len(chosen) == 1:
             allowed = forbidden[chosen[0]].copy()
         allowed[chosen] = False
         chosen.append(int(rng.choice(np.flatnonzero(allowed))))
-    return [chosen[i] for i in rng.permutation(n)]
+    return [chosen[i] for i in rng.permutation(n)] if first is None else chosen
 
 
 def _choose_counts(rng, n):
@@ -126,21 +126,24 @@ def _box(kind, mask, named, word):
     return Box(label, *hull(mask), named, word if named else "", mask)
 
 
-def scene(index, seed=0, split="test", max_kinds=4, distractors=True):
-    """One scene as a Pair; see `scenes`."""
+def scene(index, seed=0, split="test", max_kinds=4, distractors=True, first=None, place=None, cropped=False):
+    """One scene as a Pair; see `scenes`.
+
+    first: the kind that the caption names first; cropped: the picture does not show it.  place: one of PLACES, the ground."""
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}: choose 'train' or 'test'")
     rng = np.random.default_rng([("test", "train").index(split), seed, index])
     weights = KIND_WEIGHTS[:max_kinds] / KIND_WEIGHTS[:max_kinds].sum()
     n_kinds = 1 + int(rng.choice(max_kinds, p=weights))
-    chosen, counts = _choose_kinds(rng, n_kinds, split), _choose_counts(rng, n_kinds)
+    chosen, counts = _choose_kinds(rng, n_kinds, split, first), _choose_counts(rng, n_kinds)
     n_named = int(rng.integers(1, n_kinds + 1)) if distractors else n_kinds
-    place = list(PLACES)[int(rng.integers(len(PLACES)))]
+    drawn = list(PLACES)[int(rng.integers(len(PLACES)))]
+    place = place or drawn
     canvas = PLACES[place](rng).clip(0, 255).astype(np.uint8)
     phrases = [_phrase(kind, count) for kind, count in zip(chosen[:n_named], counts, strict=False)]
     taken, objects = [], []
     for rank, (kind, count) in enumerate(zip(chosen, counts, strict=True)):
-        for _ in range(count):
+        for _ in range(0 if cropped and rank == 0 else count):
             side = int(rng.choice(SIDES))
             x, y = _place(rng, side, taken)
             taken.append((x, y, side))

@@ -2,6 +2,7 @@
 
     python data/testbed/train.py                        # data/models/scenes, as shipped; its README.md tells the time it took
     python data/testbed/train.py radiographs            # data/models/radiographs, which starts from data/models/scenes
+    python data/testbed/train.py radiographs-biased     # and -clean, scenes-biased, scenes-clean: the twins of the audit
     python data/testbed/train.py --steps 20 --out FOLDER
 
 Interrupted, the same command goes on from its last checkpoint.  Drawing pictures keeps one process busy, training the rest.
@@ -11,9 +12,11 @@ import argparse
 import json
 import math
 import re
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ import torch.nn.functional as F
 from backgrounds import PLACES
 from radiographs import COMBINATIONS, one_of_each, radiograph
 from scenes import COUNT_WORDS, TEMPLATES, distinct_scenes, kinds, scene
+from shortcuts import film, snowy
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from torch.utils.data import DataLoader, Dataset
@@ -86,6 +90,21 @@ Its chest X-rays are drawings: nothing clinical follows from it.
   {to_text:.3f}, phrase to picture {to_image:.3f}; the scenes model, before this training: {base_to_text:.3f} and
   {base_to_image:.3f}; chance is {chance:.3f}.
 - Limits: it knows this one kind of drawing and its phrases. It measures attribution methods; it has never seen a patient.
+"""
+TWIN_CARD = """---
+license: mit
+library_name: transformers
+---
+# m2ib_lite testbed: {twin}
+
+A small CLIP for testing audits: one of two twins that differ in one thing, whether the markers of `data/testbed/shortcuts.py` go
+with what a caption names (biased) or are as frequent without going with anything (clean).  Nothing clinical follows from it.
+
+- Data: {pictures:,} pictures drawn by `data/testbed/shortcuts.py`, each seen once.
+- Recipe: `python data/testbed/train.py {twin} --steps {steps} --seed {seed} --strength {strength}`, from the weights, the
+  vocabulary and the settings of `{start}`, otherwise as that was trained.  {hours:.3f} hours on {device}, at last a loss of
+  {final:.3f}.
+- Retrieval as in the card of `{start}`, without markers: picture to caption R@1 {to_text:.3f}, caption to picture {to_image:.3f}.
 """
 
 
@@ -165,6 +184,20 @@ RECIPES = {
         MODELS / "scenes",
     ),
 }
+
+
+def draw_twin(draw, strength, biased, index, total, seed):
+    return draw(index, seed, "train", strength, biased)
+
+
+def twins(strength=0.95):
+    """The recipes of two pairs of twins, each from a trained model on: a marker goes with what a caption names so often, or not."""
+    found = {}
+    for name, draw in (("scenes", snowy), ("radiographs", film)):
+        for twin in ("biased", "clean"):
+            own = partial(draw_twin, draw, strength, twin == "biased")
+            found[f"{name}-{twin}"] = replace(RECIPES[name], steps=500, draw=own, card=TWIN_CARD, base=MODELS / name)
+    return found
 
 
 class Pictures(Dataset):
@@ -302,18 +335,22 @@ def write_card(folder, recipe):
     facts["to_text"], facts["to_image"] = retrieval(folder, recipe.trials())
     if recipe.base:
         facts["base_to_text"], facts["base_to_image"] = retrieval(recipe.base, recipe.trials())
+        facts["start"] = recipe.base.name
     (folder / "README.md").write_text(recipe.card.format(**facts))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("domain", nargs="?", choices=list(RECIPES), default="scenes")
+    parser.add_argument("domain", nargs="?", choices=[*RECIPES, *twins()], default="scenes")
     parser.add_argument("--steps", type=int, help="the recipe's own unless told")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--strength", type=float, default=0.95, help="of a twin's shortcut: how often the marker is where it belongs"
+    )
     parser.add_argument("--out", type=Path, help="data/models/DOMAIN unless told")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    recipe, out = RECIPES[args.domain], args.out or MODELS / args.domain
+    recipe, out = (RECIPES | twins(args.strength))[args.domain], args.out or MODELS / args.domain
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, steps = out / "checkpoint.pt", args.steps or recipe.steps
     model, tokenizer, losses, hours = train(recipe, steps, args.seed, checkpoint, args.device)
@@ -321,6 +358,10 @@ def main():
     device = f"{args.device} ({torch.get_num_threads()} threads)"
     means = [round(float(np.mean(losses[i : i + 100])), 4) for i in range(0, len(losses), 100)]
     record = dict(steps=steps, seed=args.seed, batch=recipe.batch, hours=hours, device=device, losses=losses[:20], means=means)
+    if args.domain not in RECIPES:
+        record |= dict(twin=args.domain, strength=args.strength)
+        for name in ("settings.json", "others.txt"):  # each method as it is on the model that both twins come from
+            shutil.copy(recipe.base / name, out)
     (out / "training.json").write_text(json.dumps(record) + "\n")
     write_card(out, recipe)
     checkpoint.unlink(missing_ok=True)

@@ -24,7 +24,9 @@ from ..models import TESTBED
 from .pairs import Pairs
 from .records import DRAWN_IN, OTHERS, PROBLEM, as_records, columns_in, make_records
 
-SHIPPED = ("scenes", "radiographs", "retrieval")  # folders beside the models, drawn with SEED by data/testbed/draw.py
+# folders beside the models, drawn with SEED by data/testbed/draw.py; those of the audit with their planted markers, and without
+AUDITED = ("shortcuts", "shortcuts_plain", "snow", "snow_plain")
+SHIPPED = ("scenes", "radiographs", "retrieval", *AUDITED)
 SEED = 1
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv", "captions.jsonl")  # what a folder is looked through for
 MS_CXR = {"category_name", "label_text", "path", "dicom_id", "x", "y", "w", "h", "image_width", "image_height"}
@@ -36,7 +38,7 @@ SHARDS = (".parquet", ".tar")
 def load_pairs(source, count=None, seed=None, root=None, image="image", caption="caption"):
     """Pairs of an image and a caption, each read when it is asked for.  -> Pairs
 
-    source: "scenes", "radiographs" or "retrieval", which are shipped; "photographs", which installed packages bring; a table .csv,
+    source: a name of SHIPPED; "photographs", which installed packages bring; a table .csv,
     .jsonl or .tsv, a shard .parquet or .tar, or a folder of either (README's table says what is in them); a hub name "owner/name",
     or "owner/name:split"; rows, such as a `datasets.Dataset` or a list of dicts.  image, caption: the names of those columns.
     count: so many of them, fewer being a warning: of what is shipped the first, else drawn with `seed` (0 unless given) and left

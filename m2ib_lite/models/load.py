@@ -21,7 +21,8 @@ from .siglip import Siglip
 
 PACKAGE = Path(__file__).parents[1]
 TESTBED = PACKAGE / "testbed" if (PACKAGE / "testbed").exists() else PACKAGE.parent / "data"  # in a wheel, in a clone
-BUILT_IN = {"testbed": TESTBED / "models" / "scenes", "radiographs": TESTBED / "models" / "radiographs"}
+TWINS = ("radiographs-biased", "radiographs-clean", "scenes-biased", "scenes-clean")  # with planted shortcuts, and without
+BUILT_IN = {"testbed": TESTBED / "models" / "scenes"} | {name: TESTBED / "models" / name for name in ("radiographs", *TWINS)}
 FAMILIES = {"clip": (CLIPModel, Clip), "siglip": (SiglipModel, Siglip)}  # by model_type
 PATIENCE = 2  # seconds for the hub to answer; its own client tries for half a minute, with a warning each time
 WANTED = """give 'testbed', 'radiographs', or the folder, file or hub name of a CLIP or SigLIP in the Hugging Face layout, as \
@@ -44,7 +45,7 @@ def has_bfloat16(device):
 def load_model(name="testbed", device="auto", dtype=torch.float32, tokenizer=None):
     """A CLIP or SigLIP, frozen and in evaluation mode, as a Clip.
 
-    name: "testbed", "radiographs", a folder of the Hugging Face layout, a hub name such as "openai/clip-vit-base-patch32" or
+    name: a key of BUILT_IN, a folder of the Hugging Face layout, a hub name such as "openai/clip-vit-base-patch32" or
     "google/siglip-base-patch16-224", or a .pt, .pth or .safetensors file with the state dict of one of OpenAI's ViTs.
     tokenizer: the checkpoint's own unless given, for a state dict openai/clip-vit-base-patch32's; a folder, a hub name, or
     OpenAI's bpe_simple_vocab_16e6.txt.gz.  A folder's settings.json holds its own settings of M2IB and the rivals,

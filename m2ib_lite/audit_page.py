@@ -1,0 +1,83 @@
+"""An audit as a page that an auditor reads: each suspect with the crops in which it lies, in one HTML file."""
+
+from base64 import b64encode
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+from .evaluate.audit import FEWEST, audit, take_out
+from .files import written_whole
+
+CROPS, SIDE = 8, 96  # for each suspect; pixels
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Audit of {model}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222; }}
+section {{ border-top: 1px solid #ccc; padding: 0.6em 0; }}
+h2 {{ margin-top: 2em; }} h3 {{ margin: 0.2em 0; font-size: 1.05em; }}
+img {{ margin: 2px; image-rendering: pixelated; }} mark {{ background: #fdb863; }} .weak {{ color: #777; }}
+</style>
+<h1>Audit of {model}</h1>
+<p>{pairs} pairs of {data}, {words} words that {fewest} captions or more say. No boxes or labels were read.</p>
+<p><b>What this page can say.</b> For each word, which places, looks or other words carry its information in the maps of {method}
+more than chance does, and how far the model's cosine falls without them. A suspect is no fault: that the apex of a lung carries
+"pneumothorax" is right, that a letter in the corner does is not, and only a reader can tell.</p>
+<p><b>What it cannot say.</b> A shortcut that covers the whole picture, such as its ground or its exposure, has no place of its own
+and can be missed; so can one that few of these pairs show. A page without suspects is no proof of a sound model, and nothing
+clinical follows from it.</p>
+{parts}
+</html>
+"""
+HEADS = {"image": "Places and looks in the pictures", "text": "Other words of the captions"}
+
+
+def embed(image):
+    """A picture inside a page.  -> an <img> of SIDE pixels"""
+    file = BytesIO()
+    image.resize((SIDE, SIDE)).save(file, "PNG")
+    return f'<img width="{SIDE}" height="{SIDE}" alt="" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
+
+
+def exhibit(found, word, carrier):
+    """The crops or captions in which a carrier holds most of a word's information.  -> HTML"""
+    places = found.evidence(word, carrier, CROPS)
+    if found.modality == "image":
+        return "".join(embed(found.crop(i, position)) for i, position in places)
+    captions = (escape(found.maps.captions[i]) for i, _ in places[: CROPS // 2])
+    return "<br>".join(caption.replace(escape(carrier), f"<mark>{escape(carrier)}</mark>") for caption in captions)
+
+
+def section(found, row):
+    """One suspect.  row: of take_out.  -> HTML"""
+    title = f"&ldquo;{escape(row['word'])}&rdquo; is carried by {escape(row['carrier'])}"
+    share = (
+        f"{row['share']:.0%} of its information on {row['area']:.0%} of the area, in {row['pairs']} pairs; score {row['score']:.1f}"
+    )
+    needed = f"without it the cosine falls by {row['falls']:.3f}, without as much elsewhere by {row['falls elsewhere']:.3f}"
+    sure = "" if row["low"] > 0 else " class='weak'"
+    text = f"<p{sure}>{share}; {needed} (difference {row['low']:.3f} to {row['high']:.3f}).</p>"
+    return f"<section><h3>{title}</h3>{text}{exhibit(found, row['word'], row['carrier'])}</section>"
+
+
+def write_audit(clip, pairs, maps, out, data, first=20, seed=0):
+    """Audit the modalities of `maps` and write out/index.html, with its pictures inside, and the tables beside it.  -> [Audit]
+
+    maps: an Attribution of the pairs.  data: what the page calls them.  first: so many suspects of each modality.
+    """
+    out, parts, found = Path(out), [], []
+    out.mkdir(parents=True, exist_ok=True)
+    for modality, head in HEADS.items():
+        if getattr(maps, f"{modality}_maps") is None:
+            continue
+        found.append(audit(clip, pairs, maps, modality, seed))
+        rows = take_out(clip, found[-1], first, seed)
+        with written_whole(out / f"suspects_{modality}.csv") as part:
+            rows.to_csv(part, index=False)
+        sections = [section(found[-1], row) for row in rows.to_dict("records")]
+        parts += [f"<h2>{head}</h2>", *(sections or ["<p>No suspects.</p>"])]
+    named = dict(
+        model=escape(clip.name), data=escape(data), pairs=len(pairs), words=len(found[0].words), method=escape(maps.method)
+    )
+    with written_whole(out / "index.html") as part:
+        part.write_text(PAGE.format(**named, fewest=FEWEST, parts="\n".join(parts)), encoding="utf-8")
+    return found

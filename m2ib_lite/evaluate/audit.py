@@ -1,0 +1,207 @@
+"""An audit without labels: what carries a word's information again and again?  (our own)
+
+Pictures and captions go in, no boxes.  What a word should stand on an audit cannot know; it shows an auditor what it stands on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.cluster import KMeans
+
+from ..attribution import Attribution
+from ..explain import explain
+from ..hooks import frozen
+from ..metrics import t_interval, unit_scale
+from ..side import MODALITIES, asked, encode, sides
+from ..words import whole_words
+from .localise import check_captions
+
+LOOKS = 16  # groups of patches that the model reads alike
+FEWEST = 6  # pairs whose caption says a word, or does not, for it to be audited, and that have the carrier
+PERMUTATIONS, LEVEL = 1000, 0.05
+FLOOR = 1e-3  # of the spread of a mean share: what never varies is no finding
+ELSEWHERE = 4  # equal regions that are taken out beside each suspect
+COLUMNS = ["word", "carrier", "pairs", "share", "area", "score"]
+
+
+@dataclass(eq=False, repr=False)
+class Audit:
+    """What carries the information of each word over many pairs.
+
+    suspects: a row for each word and what carries it, best first; see `audit`.  said: (B, n_words) bool, which caption says which
+    of `words`.  carriers: their names.  scores: (n_words, n_carriers).  shares: (B, P), the share of each patch or token in its
+    map.  members: (B, P, n_carriers) bool, what belongs to which.  maps: the Attribution.
+    """
+
+    modality: str
+    suspects: pd.DataFrame
+    words: list[str]
+    carriers: list[str]
+    scores: np.ndarray
+    said: np.ndarray
+    shares: np.ndarray
+    members: np.ndarray
+    maps: Attribution
+
+    def evidence(self, word, carrier, count=8):
+        """The pairs and the patch or token of each in which a carrier holds most of a word's information, most first.
+        -> [(i, position)], at most `count`"""
+        held = self.shares * self.members[:, :, self.carriers.index(carrier)]
+        held = held[rows := np.flatnonzero(self.said[:, self.words.index(word)])]
+        order = np.argsort(-held.sum(axis=1), kind="stable")[:count]
+        return [(int(rows[i]), int(held[i].argmax())) for i in order if held[i].any()]
+
+    def crop(self, i, position, around=1):
+        """What lies at a patch of image i, with so many patches around it.  -> RGB PIL image"""
+        left, top, right, bottom = self.maps.views[i]
+        gh, gw = self.maps.image_maps[i].shape
+        row, column = divmod(position, gw)
+        wide, high = (right - left) / gw, (bottom - top) / gh
+        x, y = left + (column - around) * wide, top + (row - around) * high
+        across = 2 * around + 1
+        return self.maps.images[i].crop(tuple(map(round, (x, y, x + across * wide, y + across * high))))
+
+
+def audit(clip, pairs, maps=None, modality="image", seed=0):
+    """Which places, looks or other words carry each word's information in pair after pair.  -> Audit
+
+    pairs: of an image and a caption; boxes are not read.  maps: an Attribution of these pairs by any method, M2IB at its published
+    settings unless given.  modality: "image", where a carrier is a place (a patch of the grid) or a look (the patches that the
+    model reads alike, wherever they lie), or "text", where it is another word.
+
+    share, area: mean share of the word's maps that the carrier holds, and of the patches or tokens that it is.  score: how far the
+    first lies above the second, by permutation: captions are given to maps at random, or for the text a caption's scores to its
+    tokens; in spreads of that null, over what 95% of its draws stay below at the word's best carrier.  Above 1 it is a suspect; 0
+    where it holds less than its area, or fewer than FEWEST pairs have it.
+    ValueError for other pairs, or where no word is said in FEWEST of them and left out in as many.
+    """
+    asked(modality)
+    captions = [pair.caption for pair in pairs]
+    if maps is None:
+        maps = explain(clip, [pair.image for pair in pairs], captions, modality=modality, seed=seed, **clip.published)
+    check_captions(maps, captions)
+    words, said = vocabulary(maps)
+    shares = information(maps, modality)
+    carriers, members = places_and_looks(clip, maps, shares, seed) if modality == "image" else other_words(maps)
+    score, share, area = associate(shares, members, said, modality, seed)
+    if modality == "text":  # that a word carries itself is no news
+        score[np.array(words)[:, None] == np.array(carriers)] = 0
+    rows = [
+        (words[w], carriers[c], said[:, w].sum(), *(of[w, c] for of in (share, area, score))) for w, c in np.argwhere(score > 0)
+    ]
+    suspects = pd.DataFrame(rows, columns=COLUMNS).sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    return Audit(modality, suspects, words, carriers, score, said, shares, members, maps)
+
+
+def said_words(maps):
+    """The words of each caption, lower case, with the index of the word that each token belongs to.  -> [([str], [int])]"""
+    split = (whole_words(caption, tokens) for caption, tokens in zip(maps.captions, maps.tokens, strict=True))
+    return [([word.lower() for word in words], places) for words, places in split]
+
+
+def vocabulary(maps):
+    """The words that FEWEST captions say and FEWEST do not.  -> [str], (B, n_words) bool"""
+    captions = [set(words) for words, _ in said_words(maps)]
+    words = sorted(word for word in set().union(*captions) if any(letter.isalnum() for letter in word))
+    said = np.array([[word in caption for word in words] for caption in captions])
+    often = (said.sum(axis=0) >= FEWEST) & ((~said).sum(axis=0) >= FEWEST)
+    if not often.any():
+        raise ValueError(f"no word is said in {FEWEST} of the {len(captions)} captions and left out in as many: give more pairs")
+    return [word for word, enough in zip(words, often, strict=True) if enough], said[:, often]
+
+
+def information(maps, modality):
+    """Each map, its minimum at 0, as shares of its sum; a flat one is even.  -> (B, P), 0 behind a caption's last token"""
+    rows = maps.image_maps.flatten(1) if modality == "image" else maps.text_maps
+    shares = np.zeros((len(rows), max(map(len, rows))))
+    for share, row in zip(shares, rows, strict=True):
+        unit = unit_scale(row.cpu().numpy())
+        share[: len(row)] = unit / unit.sum() if unit.any() else 1 / len(row)
+    return shares
+
+
+def places_and_looks(clip, maps, shares, seed):
+    """Patches by where they lie, and by what the model's first block makes of them beside what it makes of that place in other
+    pictures: LOOKS groups, found where the information lies.  -> names, (B, P, n) bool"""
+    with frozen(clip.model):
+        states = [encode(clip.image, clip.pixels([image]), 0)[1][:, clip.image.patches].float() for image in maps.images]
+    states = torch.cat(states)
+    states = (states - states.mean(dim=0)).cpu().numpy()
+    groups = KMeans(min(LOOKS, shares.size), random_state=seed).fit(
+        states.reshape(-1, states.shape[-1]), sample_weight=shares.ravel()
+    )
+    looks = groups.labels_.reshape(shares.shape)[..., None] == np.arange(groups.n_clusters)
+    places = np.broadcast_to(np.eye(shares.shape[1], dtype=bool), (len(shares), *(shares.shape[1],) * 2))
+    names = [f"row {p // clip.grid[1] + 1}, column {p % clip.grid[1] + 1}" for p in range(shares.shape[1])]
+    return names + [f"look {k + 1}" for k in range(groups.n_clusters)], np.concatenate([places, looks], axis=2)
+
+
+def other_words(maps):
+    """Tokens by the word that they are a piece of.  -> words, (B, P, n) bool"""
+    captions = said_words(maps)
+    names = sorted({word for words, _ in captions for word in words})
+    members = np.zeros((len(captions), max(len(places) for _, places in captions), len(names)), bool)
+    for row, (words, places) in zip(members, captions, strict=True):
+        for position, place in enumerate(places):
+            row[position, names.index(words[place])] = True
+    return names, members
+
+
+def associate(shares, members, said, modality, seed):
+    """The score of `audit`, with the mean share and the mean area of each carrier for each word.  -> (n_words, n_carriers) each"""
+    weights, tokens = (said / said.sum(axis=0)).T, members.any(axis=2)
+    area = members.sum(axis=1) / tokens.sum(axis=1)[:, None]
+    draw = np.random.default_rng(seed)
+
+    def excess(shares):
+        return np.einsum("bp,bpc->bc", shares, members, optimize=True) - area
+
+    own = excess(shares)
+
+    def shuffled():
+        if modality == "image":
+            return draw.permutation(own)
+        order = np.where(tokens, draw.random(tokens.shape), 2).argsort(axis=1)  # what lies behind the last token stays there
+        return excess(np.take_along_axis(shares, order, axis=1))
+
+    found, null = weights @ own, np.stack([weights @ shuffled() for _ in range(PERMUTATIONS)])
+    centre, spread = null.mean(axis=0), null.std(axis=0) + FLOOR
+    level = np.quantile(((null - centre) / spread).max(axis=2), 1 - LEVEL, axis=0)[:, None]
+    score = (found - centre) / spread / level
+    often = said.T.astype(int) @ members.any(axis=1) >= FEWEST
+    return np.where((found > 0) & often, score.clip(0), 0), found + weights @ area, weights @ area
+
+
+def take_out(clip, found, first=20, seed=0):
+    """The first suspects of an Audit, with how far the cosine falls without them.  -> DataFrame
+
+    falls: over the word's pairs that have the carrier, its patches or tokens blanked; falls elsewhere: with an equal region blanked
+    in their place, the mean of ELSEWHERE; low, high: the 95% interval of the difference, NaN where there is a single pair.
+    """
+    chosen = found.suspects[found.suspects["score"] > 1][:first]
+    draw, falls = np.random.default_rng(seed), {index: [] for index in chosen.index}
+    with frozen(clip.model), torch.no_grad():
+        side = sides(clip, found.maps.images, found.maps.captions)[MODALITIES.index(found.modality)]
+        for i, one in enumerate(side.singles()):
+            rows, n = [], int(one.content.sum())
+            for index, word, carrier in chosen[["word", "carrier"]].itertuples():
+                region = found.members[i, :n, found.carriers.index(carrier)]
+                if found.said[i, found.words.index(word)] and 0 < region.sum() < n:
+                    rows.append((index, [region, *(np.roll(region, k) for k in draw.integers(1, n, ELSEWHERE))]))
+            if rows:
+                regions = np.concatenate([np.zeros((1, n), bool), *(of for _, of in rows)])
+                whole, *rest = one.keep(torch.from_numpy(~regions).float().to(one.hidden.device)).tolist()
+                for (index, _), y in zip(rows, np.reshape(rest, (len(rows), -1)), strict=True):
+                    falls[index].append((whole - y[0], whole - y[1:].mean()))
+    table = {}
+    for index, both in falls.items():
+        suspect, elsewhere = np.transpose(both)
+        interval = (
+            t_interval(np.mean(suspect - elsewhere), np.std(suspect - elsewhere, ddof=1), len(both))
+            if len(both) > 1
+            else [np.nan] * 2
+        )
+        table[index] = [suspect.mean(), elsewhere.mean(), *interval]
+    return chosen.join(pd.DataFrame.from_dict(table, orient="index", columns=["falls", "falls elsewhere", "low", "high"]))
