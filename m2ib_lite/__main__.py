@@ -77,10 +77,16 @@ def parser():
     add("--steps", type=int, metavar="N", help="of the optimiser")
     add("--samples", type=int, metavar="N", help="of noise, a step")
     add("--antithetic", action=either, help="each sample with its negative (default: the quality's)")
+    audit_options(commands)
+    return whole
+
+
+def audit_options(commands):
+    """The options of `audit`."""
     look = dict(description=AUDIT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    two = commands.add_parser("audit", help="what carries each word's information, without labels", allow_abbrev=False, **look)
-    two.set_defaults(do=audit_command)
-    add = two.add_argument
+    one = commands.add_parser("audit", help="what carries each word's information, without labels", allow_abbrev=False, **look)
+    one.set_defaults(do=audit_command)
+    add = one.add_argument
     add("--model", required=True, help="as for evaluate")
     add("--data", required=True, help="as for evaluate")
     add("--out", required=True, help="the folder of the page, made where it is missing")
@@ -88,7 +94,6 @@ def parser():
     add("--seed", type=int, default=0, metavar="N", help="of the noise and of what is drawn (default: %(default)s)")
     add("--device", default="auto", help='"cpu", "cuda", ... (default: CUDA where there is one)')
     add("--batch-size", type=int, default=8, metavar="N", help="pairs at once on the device (default: %(default)s)")
-    return whole
 
 
 def evaluate_command(out, **options):

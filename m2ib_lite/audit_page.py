@@ -21,7 +21,8 @@ img {{ margin: 2px; image-rendering: pixelated; }} mark {{ background: #fdb863; 
 <p>{pairs} pairs of {data}, {words} words that {fewest} captions or more say. No boxes or labels were read.</p>
 <p><b>What this page can say.</b> For each word, which places, looks or other words carry its information in the maps of {method}
 more than chance does, and how far the model's cosine falls without them. A suspect is no fault: that the apex of a lung carries
-"pneumothorax" is right, that a letter in the corner does is not, and only a reader can tell.</p>
+"pneumothorax" is right, that a letter in the corner does is not, and only a reader can tell. Grey: the cosine does not surely fall
+further than without an equal region elsewhere.</p>
 <p><b>What it cannot say.</b> A shortcut that covers the whole picture, such as its ground or its exposure, has no place of its own
 and can be missed; so can one that few of these pairs show. A page without suspects is no proof of a sound model, and nothing
 clinical follows from it.</p>

@@ -5,7 +5,7 @@ import pandas as pd
 from m2ib_lite.evaluate import METHODS
 from m2ib_lite.repro import claims, read
 
-LOWER = ("drop", "deletion AUC")  # metrics of which less is better
+LOWER = ("drop", "deletion AUC", "clean words accused")  # metrics of which less is better
 NUMBER = r"^(?P<column>[^,]+, [^,]+), (?P<domain>.+): (?P<method>.+)$"  # "metric, modality, domain and settings: method"
 START, END = "<!-- results: written by `make record` -->", "<!-- end of the results -->"
 STYLE = "body{font:16px sans-serif;max-width:70em;margin:2em auto}img{max-width:100%}td,th{padding:.2em .5em;text-align:left}"

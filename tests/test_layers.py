@@ -72,9 +72,9 @@ def test_modules_and_functions_stay_small(path):
 
 
 def test_the_house_stays_light():
-    assert lines(FILES) <= 3950
+    assert lines(FILES) <= 4350
     assert lines(PACKAGE / f"{name}.py" for name in CORE) <= 1080
-    assert lines(TESTS.glob("*.py")) <= 5100
+    assert lines(TESTS.glob("*.py")) <= 5450
 
 
 def test_only_models_knows_transformers_and_the_bottleneck_knows_no_model():

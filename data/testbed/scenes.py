@@ -138,8 +138,10 @@ def scene(index, seed=0, split="test", max_kinds=4, distractors=True, first=None
     chosen, counts = _choose_kinds(rng, n_kinds, split, first), _choose_counts(rng, n_kinds)
     n_named = int(rng.integers(1, n_kinds + 1)) if distractors else n_kinds
     drawn = list(PLACES)[int(rng.integers(len(PLACES)))]
-    place = place or drawn
-    canvas = PLACES[place](rng).clip(0, 255).astype(np.uint8)
+    ground = PLACES[drawn](rng)
+    if place:  # with numbers of its own, so that all else stays as it is
+        ground = PLACES[place](np.random.default_rng(index))
+    canvas, place = ground.clip(0, 255).astype(np.uint8), place or drawn
     phrases = [_phrase(kind, count) for kind, count in zip(chosen[:n_named], counts, strict=False)]
     taken, objects = [], []
     for rank, (kind, count) in enumerate(zip(chosen, counts, strict=True)):

@@ -1,9 +1,9 @@
 """How weak a planted shortcut an audit still finds: biased twins of other strengths, trained, and audited by M2IB.
 
-    python data/testbed/strengths.py        # a quarter of an hour on 2 cores; models already in build/strengths are taken as they are
+    python data/testbed/strengths.py     # a quarter of an hour on 2 cores; models that are in build/strengths are not trained again
 
-Writes data/expected/strengths.csv, which notebook 09 shows: for each strength, setting and marker the effect on its finding's films,
-and what the audit of N_FILMS films of that strength says of the marker for a word of its finding's captions.
+Writes data/expected/strengths.csv, which notebook 09 shows: for each strength, setting and marker the effect on its finding's
+films, and what the audit of N_FILMS films of that strength says of the marker for a word of its finding's captions.
 """
 
 import subprocess
@@ -45,7 +45,7 @@ def study(strength):
     moved = {marker: effects(clip, plain, pairs) for marker, pairs in with_it.items()}
     rows, labels = [], np.array([pair.boxes[0].label for pair in films])
     for kind in SETTINGS:
-        maps = explain(clip, films, **method_options(clip, kind, SEED, medical=True)["M2IB"])
+        maps = explain(clip, films, **method_options(clip, kind, SEED, medical=True, quality="fast")["M2IB"])
         image, text = (audit(clip, films, maps, modality, SEED) for modality in ("image", "text"))
         on = {marker: (image, on_patches(image, films, marker)) for marker in MARKERS} | {"view": (text, on_tokens(text, "view"))}
         for marker, (found, where) in on.items():

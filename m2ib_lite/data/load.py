@@ -24,9 +24,8 @@ from ..models import TESTBED
 from .pairs import Pairs
 from .records import DRAWN_IN, OTHERS, PROBLEM, as_records, columns_in, make_records
 
-# folders beside the models, drawn with SEED by data/testbed/draw.py; those of the audit with their planted markers, and without
-AUDITED = ("shortcuts", "shortcuts_plain", "snow", "snow_plain")
-SHIPPED = ("scenes", "radiographs", "retrieval", *AUDITED)
+AUDITED = ("shortcuts", "shortcuts_plain", "snow", "snow_plain")  # with planted markers, and without
+SHIPPED = ("scenes", "radiographs", "retrieval", *AUDITED)  # folders beside the models, drawn with SEED by data/testbed/draw.py
 SEED = 1
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv", "captions.jsonl")  # what a folder is looked through for
 MS_CXR = {"category_name", "label_text", "path", "dicom_id", "x", "y", "w", "h", "image_width", "image_height"}
@@ -38,11 +37,10 @@ SHARDS = (".parquet", ".tar")
 def load_pairs(source, count=None, seed=None, root=None, image="image", caption="caption"):
     """Pairs of an image and a caption, each read when it is asked for.  -> Pairs
 
-    source: a name of SHIPPED; "photographs", which installed packages bring; a table .csv,
-    .jsonl or .tsv, a shard .parquet or .tar, or a folder of either (README's table says what is in them); a hub name "owner/name",
-    or "owner/name:split"; rows, such as a `datasets.Dataset` or a list of dicts.  image, caption: the names of those columns.
-    count: so many of them, fewer being a warning: of what is shipped the first, else drawn with `seed` (0 unless given) and left
-    in their order; all unless given.  root: the folder that paths are relative to, the table's own unless given.
+    source: a name of SHIPPED; "photographs", which installed packages bring; a table .csv, .jsonl or .tsv, a shard .parquet or
+    .tar, or a folder of either (README's table says what is in them); a hub name "owner/name", or "owner/name:split"; rows, such
+    as a `datasets.Dataset` or a list of dicts.  image, caption: those columns.  count: so many, all unless given: of what is
+    shipped the first, else drawn with `seed` (0) and left in their order.  root: what paths are relative to, the table's folder.
     OSError, ValueError or TypeError where nothing in the source can be read; a bad pair is an error when it is asked for.
     """
     for name, value, least in (("count", count, 1), ("seed", seed, 0)):

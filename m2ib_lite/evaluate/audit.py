@@ -14,7 +14,7 @@ from ..attribution import Attribution
 from ..explain import explain
 from ..hooks import frozen
 from ..metrics import t_interval, unit_scale
-from ..side import MODALITIES, asked, encode, sides
+from ..side import MODALITIES, encode, sides
 from ..words import whole_words
 from .localise import check_captions
 
@@ -23,7 +23,6 @@ FEWEST = 6  # pairs whose caption says a word, or does not, for it to be audited
 PERMUTATIONS, LEVEL = 1000, 0.05
 FLOOR = 1e-3  # of the spread of a mean share: what never varies is no finding
 ELSEWHERE = 4  # equal regions that are taken out beside each suspect
-COLUMNS = ["word", "carrier", "pairs", "share", "area", "score"]
 
 
 @dataclass(eq=False, repr=False)
@@ -75,23 +74,26 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
     first lies above the second, by permutation: captions are given to maps at random, or for the text a caption's scores to its
     tokens; in spreads of that null, over what 95% of its draws stay below at the word's best carrier.  Above 1 it is a suspect; 0
     where it holds less than its area, or fewer than FEWEST pairs have it.
-    ValueError for other pairs, or where no word is said in FEWEST of them and left out in as many.
+    ValueError for other pairs, maps of the other modality, or where no word is said in FEWEST pairs and left out in as many.
     """
-    asked(modality)
+    if modality not in MODALITIES:
+        raise ValueError(f"modality is {modality!r}: give 'image' or 'text'")
     captions = [pair.caption for pair in pairs]
     if maps is None:
         maps = explain(clip, [pair.image for pair in pairs], captions, modality=modality, seed=seed, **clip.published)
     check_captions(maps, captions)
+    if getattr(maps, f"{modality}_maps") is None:
+        raise ValueError(f"the {maps.method} attribution holds no {modality} maps: ask for modality='both' or {modality!r}")
     words, said = vocabulary(maps)
     shares = information(maps, modality)
     carriers, members = places_and_looks(clip, maps, shares, seed) if modality == "image" else other_words(maps)
     score, share, area = associate(shares, members, said, modality, seed)
     if modality == "text":  # that a word carries itself is no news
         score[np.array(words)[:, None] == np.array(carriers)] = 0
-    rows = [
-        (words[w], carriers[c], said[:, w].sum(), *(of[w, c] for of in (share, area, score))) for w, c in np.argwhere(score > 0)
-    ]
-    suspects = pd.DataFrame(rows, columns=COLUMNS).sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    w, c = at = np.nonzero(score)
+    columns = dict(word=np.array(words)[w], carrier=np.array(carriers)[c], pairs=said.sum(axis=0)[w])
+    suspects = pd.DataFrame(columns | dict(share=share[at], area=area[at], score=score[at]))
+    suspects = suspects.sort_values("score", ascending=False, kind="stable", ignore_index=True)
     return Audit(modality, suspects, words, carriers, score, said, shares, members, maps)
 
 
@@ -129,9 +131,8 @@ def places_and_looks(clip, maps, shares, seed):
         states = [encode(clip.image, clip.pixels([image]), 0)[1][:, clip.image.patches].float() for image in maps.images]
     states = torch.cat(states)
     states = (states - states.mean(dim=0)).cpu().numpy()
-    groups = KMeans(min(LOOKS, shares.size), random_state=seed).fit(
-        states.reshape(-1, states.shape[-1]), sample_weight=shares.ravel()
-    )
+    patches = states.reshape(-1, states.shape[-1])
+    groups = KMeans(min(LOOKS, len(patches)), random_state=seed).fit(patches, sample_weight=shares.ravel())
     looks = groups.labels_.reshape(shares.shape)[..., None] == np.arange(groups.n_clusters)
     places = np.broadcast_to(np.eye(shares.shape[1], dtype=bool), (len(shares), *(shares.shape[1],) * 2))
     names = [f"row {p // clip.grid[1] + 1}, column {p % clip.grid[1] + 1}" for p in range(shares.shape[1])]
@@ -168,7 +169,7 @@ def associate(shares, members, said, modality, seed):
 
     found, null = weights @ own, np.stack([weights @ shuffled() for _ in range(PERMUTATIONS)])
     centre, spread = null.mean(axis=0), null.std(axis=0) + FLOOR
-    level = np.quantile(((null - centre) / spread).max(axis=2), 1 - LEVEL, axis=0)[:, None]
+    level = np.quantile(((null - centre) / spread).max(axis=2), 1 - LEVEL, axis=0)[:, None] + FLOOR
     score = (found - centre) / spread / level
     often = said.T.astype(int) @ members.any(axis=1) >= FEWEST
     return np.where((found > 0) & often, score.clip(0), 0), found + weights @ area, weights @ area
@@ -183,25 +184,24 @@ def take_out(clip, found, first=20, seed=0):
     chosen = found.suspects[found.suspects["score"] > 1][:first]
     draw, falls = np.random.default_rng(seed), {index: [] for index in chosen.index}
     with frozen(clip.model), torch.no_grad():
-        side = sides(clip, found.maps.images, found.maps.captions)[MODALITIES.index(found.modality)]
-        for i, one in enumerate(side.singles()):
-            rows, n = [], int(one.content.sum())
+        for i, (image, caption) in enumerate(zip(found.maps.images, found.maps.captions, strict=True)):
+            one = next(sides(clip, [image], [caption])[MODALITIES.index(found.modality)].singles())
+            regions, n = {}, int(one.content.sum())
             for index, word, carrier in chosen[["word", "carrier"]].itertuples():
                 region = found.members[i, :n, found.carriers.index(carrier)]
                 if found.said[i, found.words.index(word)] and 0 < region.sum() < n:
-                    rows.append((index, [region, *(np.roll(region, k) for k in draw.integers(1, n, ELSEWHERE))]))
-            if rows:
-                regions = np.concatenate([np.zeros((1, n), bool), *(of for _, of in rows)])
-                whole, *rest = one.keep(torch.from_numpy(~regions).float().to(one.hidden.device)).tolist()
-                for (index, _), y in zip(rows, np.reshape(rest, (len(rows), -1)), strict=True):
-                    falls[index].append((whole - y[0], whole - y[1:].mean()))
-    table = {}
-    for index, both in falls.items():
-        suspect, elsewhere = np.transpose(both)
-        interval = (
-            t_interval(np.mean(suspect - elsewhere), np.std(suspect - elsewhere, ddof=1), len(both))
-            if len(both) > 1
-            else [np.nan] * 2
-        )
-        table[index] = [suspect.mean(), elsewhere.mean(), *interval]
-    return chosen.join(pd.DataFrame.from_dict(table, orient="index", columns=["falls", "falls elsewhere", "low", "high"]))
+                    regions[index] = [region, *(np.roll(region, k) for k in draw.integers(1, n, ELSEWHERE))]
+            blanked = np.concatenate([np.zeros((1, n), bool), *regions.values()])
+            whole, *rest = one.keep(torch.from_numpy(~blanked).float().to(one.hidden.device)).tolist()
+            for index, y in zip(regions, np.reshape(rest, (-1, 1 + ELSEWHERE)), strict=True):
+                falls[index].append((whole - y[0], whole - y[1:].mean()))
+    table = pd.DataFrame([fall(np.array(of)) for of in falls.values()], chosen.index, ["falls", "falls elsewhere", "low", "high"])
+    return chosen.join(table)
+
+
+def fall(both):
+    """Two means, and the 95% interval of their difference.  (n, 2) -> four numbers"""
+    difference, interval = both[:, 0] - both[:, 1], (np.nan, np.nan)
+    if len(both) > 1:
+        interval = t_interval(difference.mean(), difference.std(ddof=1), len(both))
+    return [*both.mean(axis=0), *interval]
