@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # glibc gives big blocks back to the system at each step; keeping them makes training twice as fast, M2IB a quarter.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
+PICTURES := scenes radiographs retrieval shortcuts shortcuts_plain snow snow_plain
+TWINS := radiographs-biased radiographs-clean scenes-biased scenes-clean
 
 .PHONY: figures record test lab testbed clean
 
@@ -26,11 +28,13 @@ lab: $(VENV)/installed
 
 testbed: $(VENV)/installed
 	$(BIN)/python data/testbed/sprites/make_sprites.py
-	for kind in scenes radiographs retrieval; do $(BIN)/python data/testbed/draw.py $$kind; done
+	for kind in $(PICTURES); do $(BIN)/python data/testbed/draw.py $$kind; done
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/train.py radiographs
 	$(BIN)/python data/testbed/tune.py
 	$(BIN)/python data/testbed/tune.py radiographs
+	for twin in $(TWINS); do $(KEEP_MEMORY) $(BIN)/python data/testbed/train.py $$twin; done
+	$(KEEP_MEMORY) $(BIN)/python data/testbed/strengths.py
 	cd data && shasum -a 256 testbed/sprites/sprites.* models/*/*.safetensors models/*/*.json > SHA256SUMS
 
 clean:

@@ -48,6 +48,15 @@ def test_the_radiographs_recipe_starts_from_the_scenes_model(tmp_path):
     assert "nothing clinical" in (tmp_path / "README.md").read_text()
 
 
+def test_a_twin_starts_from_its_base_and_keeps_that_ones_vocabulary_and_settings(tmp_path):
+    record = train(tmp_path, "radiographs-biased", "--strength", "0.8")
+    assert (record["twin"], record["strength"]) == ("radiographs-biased", 0.8)
+    assert np.mean(record["losses"]) < 2  # ln 32 is what chance has
+    for name in ("settings.json", "others.txt", "tokenizer.json"):
+        assert (tmp_path / name).read_text() == (VOCABULARY.parents[1] / "radiographs" / name).read_text()
+    assert "--strength 0.8" in (tmp_path / "README.md").read_text()
+
+
 def test_an_interrupted_training_goes_on_to_the_same_losses(first, tmp_path, monkeypatch):
     monkeypatch.setattr(train_script, "CHECKPOINT_EVERY", 2)
     options = dict(recipe=train_script.RECIPES["scenes"], steps=STEPS, seed=0, checkpoint=tmp_path / "checkpoint.pt", device="cpu")
