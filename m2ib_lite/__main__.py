@@ -91,7 +91,7 @@ def audit_options(commands):
     add("--data", required=True, help="as for evaluate")
     add("--out", required=True, help="the folder of the page, made where it is missing")
     add("--count", type=int, metavar="N", help="only so many pairs (default: all)")
-    add("--seed", type=int, default=0, metavar="N", help="of the noise and of what is drawn (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of the noise (default: %(default)s)")
     add("--device", default="auto", help='"cpu", "cuda", ... (default: CUDA where there is one)')
     add("--batch-size", type=int, default=8, metavar="N", help="pairs at once on the device (default: %(default)s)")
 
@@ -110,7 +110,8 @@ def audit_command(model, data, out, count, seed, device, batch_size):
     clip, pairs = load_model(model, device), readable(load_pairs(data, count))
     maps = explain(clip, pairs, batch_size=batch_size, seed=seed, **clip.published)
     for found in write_audit(clip, pairs, maps, out, data, seed=seed):
-        print(f"{found.modality}: what carries each word's information\n{found.suspects[:10].round(3).to_string(index=False)}")
+        first = found.suspects[found.suspects["score"] > 1][:10].round(3)
+        print(f"{found.modality}: what carries each word's information\n{first.to_string(index=False)}")
     print(f"page: {out}/index.html")
 
 
@@ -124,7 +125,7 @@ def main(arguments=None):
     except MemoryError:
         sys.exit("error: the machine's memory is full: make room, then give the same command to go on")
     except KeyboardInterrupt:
-        print("stopped; what is done is kept: give the same command to go on", file=sys.stderr)
+        print("stopped; what evaluate has done is kept: give the same command to go on", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,11 +1,12 @@
 """An audit as a page that an auditor reads: each suspect with the crops in which it lies, in one HTML file."""
 
+import re
 from base64 import b64encode
 from html import escape
 from io import BytesIO
 from pathlib import Path
 
-from .evaluate.audit import FEWEST, audit, take_out
+from .evaluate.suspects import FEWEST, audit, take_out
 from .files import written_whole
 
 CROPS, SIDE = 8, 96  # for each suspect; pixels
@@ -18,11 +19,12 @@ h2 {{ margin-top: 2em; }} h3 {{ margin: 0.2em 0; font-size: 1.05em; }}
 img {{ margin: 2px; image-rendering: pixelated; }} mark {{ background: #fdb863; }} .weak {{ color: #777; }}
 </style>
 <h1>Audit of {model}</h1>
-<p>{pairs} pairs of {data}, {words} words that {fewest} captions or more say. No boxes or labels were read.</p>
+<p>{pairs} pairs of {data}, {words} words that {fewest} captions or more say and as many leave out. No labels were read.</p>
 <p><b>What this page can say.</b> For each word, which places, looks or other words carry its information in the maps of {method}
 more than chance does, and how far the model's cosine falls without them. A suspect is no fault: that the apex of a lung carries
-"pneumothorax" is right, that a letter in the corner does is not, and only a reader can tell. Grey: the cosine does not surely fall
-further than without an equal region elsewhere.</p>
+"pneumothorax" is right, that a letter in the corner does is not, and only a reader can tell. About one word in twenty has a suspect
+by chance. Other words that carry much do so beside whatever word. Grey: it is not certain that the cosine falls further without the
+suspect than without an equal region elsewhere.</p>
 <p><b>What it cannot say.</b> A shortcut that covers the whole picture, such as its ground or its exposure, has no place of its own
 and can be missed; so can one that few of these pairs show. A page without suspects is no proof of a sound model, and nothing
 clinical follows from it.</p>
@@ -44,8 +46,13 @@ def exhibit(found, word, carrier):
     places = found.evidence(word, carrier, CROPS)
     if found.modality == "image":
         return "".join(embed(found.crop(i, position)) for i, position in places)
-    captions = (escape(found.maps.captions[i]) for i, _ in places[: CROPS // 2])
-    return "<br>".join(caption.replace(escape(carrier), f"<mark>{escape(carrier)}</mark>") for caption in captions)
+    return "<br>".join(marked(found.maps.captions[i], carrier) for i, _ in places[: CROPS // 2])
+
+
+def marked(caption, word):
+    """A caption with a word of it marked.  -> HTML"""
+    pieces = re.split(rf"(?<!\w)({re.escape(word)})(?!\w)", caption, flags=re.IGNORECASE)
+    return "".join(f"<mark>{escape(piece)}</mark>" if n % 2 else escape(piece) for n, piece in enumerate(pieces))
 
 
 def section(found, row):

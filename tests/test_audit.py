@@ -13,9 +13,9 @@ from shortcuts import GOES_WITH, GREY, PHRASE, chances, film, snowy
 from m2ib_lite import explain, load_model
 from m2ib_lite.__main__ import main
 from m2ib_lite.attribution import Attribution
-from m2ib_lite.audit_page import write_audit
+from m2ib_lite.audit_page import marked, write_audit
 from m2ib_lite.data import Images, Pair, load_pairs
-from m2ib_lite.evaluate import Audit, audit, effects, judge_audit, on_patches, on_tokens, paint, take_out
+from m2ib_lite.evaluate import Audit, audit, effects, judge_audit, on_patches, on_phrase, paint, take_out
 
 CAPTIONS = ["a cat on the grass", "a dog on the grass"] * 12
 CORNER = 8  # of the 7 x 7 patches: row 2, column 2
@@ -86,7 +86,7 @@ def test_a_word_that_carries_the_others_is_found_in_the_captions(clip):
     found = audit(clip, as_pairs(maps), maps, "text")
     assert set(found.suspects.query("score > 1")["carrier"]) == {"portable"}
     row = found.suspects.query("word == 'cat' and carrier == 'portable'").iloc[0]
-    assert row["share"] == pytest.approx(16 / 24 + 8 / 24 * 0)  # all of it where it is said
+    assert row["share"] == pytest.approx(16 / 24)  # all of it where it is said
     assert row["area"] == pytest.approx(16 / 24 / 5)
     assert not (found.suspects["word"] == found.suspects["carrier"]).any()
 
@@ -108,8 +108,7 @@ def test_a_crop_shows_what_lies_at_its_patch_in_a_picture_of_any_size():
     canvas = np.zeros((224, 448, 3), np.uint8)
     canvas[32:64, 112 + 64 : 112 + 96] = 255  # row 2, column 3 of the 7 x 7 patches over the middle square
     maps = replace(hand_made(captions=CAPTIONS[:1]), images=Images([Image.fromarray(canvas)]), views=[(112, 0, 336, 224)])
-    clip_pairs = replace(maps, images=Images([Image.fromarray(canvas)]))
-    found = audit_of_one(clip_pairs)
+    found = audit_of_one(maps)
     assert (np.asarray(found.crop(0, 7 + 2, around=0)) == 255).all()
     whole = np.asarray(found.crop(0, 7 + 2))
     assert whole.shape == (96, 96, 3)
@@ -164,8 +163,11 @@ def test_an_audit_is_judged_by_hand(clip):
     assert judged.loc["cat", "score"] > 1
     assert judged.loc["dog", "score"] == 0
     assert np.isnan(judged.loc["dog", "rank"])
-    tokens = on_tokens(replace(found, shares=np.zeros((24, 5))), "grass")
-    assert (tokens == [False, False, False, False, True]).all()
+    on[6:] = False
+    assert list(judge_audit(found, on, np.zeros(24))["word"]) == []  # three pairs of each word show it: too few
+    tokens = on_phrase(replace(found, shares=np.zeros((24, 5))), "a cat ")
+    assert (tokens[::2] == [True, True, False, False, False]).all()
+    assert not tokens[1::2].any()
 
 
 def test_painting_changes_the_pixels_of_the_markers_mask_and_no_others():
@@ -232,6 +234,11 @@ def test_the_page_holds_its_pictures_and_writes_captions_as_text(clip, tmp_path)
     shown = pd.read_csv(tmp_path / "report" / "suspects_image.csv")
     assert list(shown["word"][:2]) == ["cat", "dog"] or list(shown["word"][:2]) == ["dog", "cat"]
     assert {"falls", "falls elsewhere", "low", "high"} < set(shown)
+
+
+def test_a_word_is_marked_where_it_stands_alone_and_whatever_its_case():
+    assert marked("Cat & dog", "a") == "Cat &amp; dog"
+    assert marked("Frontal view's <b>", "frontal") == "<mark>Frontal</mark> view&#x27;s &lt;b&gt;"
 
 
 def test_the_command_writes_the_page(tmp_path, capsys):

@@ -3,7 +3,7 @@
     python data/testbed/strengths.py     # a quarter of an hour on 2 cores; models that are in build/strengths are not trained again
 
 Writes data/expected/strengths.csv, which notebook 09 shows: for each strength, setting and marker the effect on its finding's
-films, and what the audit of N_FILMS films of that strength says of the marker for a word of its finding's captions.
+films, and what an audit of N_FILMS films of that strength (with "fast" maps) says of the marker for the word of SAID.
 """
 
 import subprocess
@@ -18,12 +18,12 @@ from shortcuts import GOES_WITH, GREY, MARKERS, PHRASE, film
 from train import MODELS
 
 from m2ib_lite import explain, load_model
-from m2ib_lite.evaluate import SETTINGS, audit, effects, judge_audit, method_options, on_patches, on_tokens, paint
+from m2ib_lite.evaluate import SETTINGS, audit, effects, judge_audit, method_options, on_patches, on_phrase, paint
 
 N_FILMS = 256
 ROOT = Path(__file__).parents[2]
 STRENGTHS = (0.95, 0.8, 0.65)
-SAID = {"letter": "pneumothorax", "tube": "pleural", "ring": "consolidation", "view": "finding"}  # the word that is looked at
+SAID = {"letter": "pneumothorax", "tube": "pleural", "ring": "consolidation", "phrase": "finding"}  # the word that is looked at
 
 
 def model_of(strength):
@@ -41,15 +41,15 @@ def study(strength):
     films = [film(index, SEED, strength=strength) for index in range(N_FILMS)]
     plain = [film(index, SEED, strength=strength, plain=True) for index in range(N_FILMS)]
     with_it = {marker: [paint(pair, marker, GREY) for pair in plain] for marker in MARKERS}
-    with_it["view"] = [replace(pair, caption=PHRASE + pair.caption) for pair in plain]
+    with_it["phrase"] = [replace(pair, caption=PHRASE + pair.caption) for pair in plain]
     moved = {marker: effects(clip, plain, pairs) for marker, pairs in with_it.items()}
     rows, labels = [], np.array([pair.boxes[0].label for pair in films])
     for kind in SETTINGS:
         maps = explain(clip, films, **method_options(clip, kind, SEED, medical=True, quality="fast")["M2IB"])
         image, text = (audit(clip, films, maps, modality, SEED) for modality in ("image", "text"))
-        on = {marker: (image, on_patches(image, films, marker)) for marker in MARKERS} | {"view": (text, on_tokens(text, "view"))}
+        on = {marker: (image, on_patches(image, films, marker)) for marker in MARKERS} | {"phrase": (text, on_phrase(text, PHRASE))}
         for marker, (found, where) in on.items():
-            finding = labels == GOES_WITH["phrase" if marker == "view" else marker]
+            finding = labels == GOES_WITH[marker]
             judged = judge_audit(found, where, moved[marker] * where.any(axis=1)).set_index("word").loc[SAID[marker]]
             row = dict(strength=strength, settings=kind, marker=marker, word=SAID[marker], effect=moved[marker][finding].mean())
             rows.append(row | judged[["used", "score", "rank"]].to_dict())

@@ -9,7 +9,7 @@ from einops import reduce
 from PIL import Image
 
 from ..metrics import bootstrap_interval
-from .audit import said_words
+from .suspects import FEWEST
 
 USED = 0.02  # of a cosine, by which a marker must raise it for a word that uses it
 
@@ -43,21 +43,24 @@ def on_patches(found, pairs, marker):
     return np.stack([reduce(mask, "(gh h) (gw w) -> (gh gw)", "max", gh=gh, gw=gw) for mask in masks])
 
 
-def on_tokens(found, marker):
-    """The tokens of a word.  -> (B, P) bool"""
+def on_phrase(found, phrase):
+    """The tokens of a phrase, in the captions that begin with it.  -> (B, P) bool"""
     on = np.zeros(found.shares.shape, bool)
-    for row, (words, places) in zip(on, said_words(found.maps), strict=True):
-        row[: len(places)] = [words[place] == marker for place in places]
+    for row, caption, tokens in zip(on, found.maps.captions, found.maps.tokens, strict=True):
+        ends = np.cumsum([len(token) for token in tokens])
+        if caption.startswith(phrase):
+            row[: len(tokens)] = ends <= len(phrase.replace(" ", ""))
     return on
 
 
 def judge_audit(found, on, effect):
-    """What an audit says of a marker, and what is true, for each of its words.  -> word, effect, low, high, used, score, rank
+    """What an audit says of a marker, and what is true, for each word FEWEST of whose pairs show it.  -> word, effect, low, high,
+    used, score, rank
 
-    on: (B, P) bool, where the marker lies in the pairs of the audit.  effect: (B,), what it adds to the cosine of each.  used: the
-    mean effect over the word's pairs is above USED, and its 95% interval above 0.  score: the highest of the carriers that are the
-    marker, those with half or more of the word's information in them on it; 0 where there is none.  rank: among the word's
-    carriers, from 1.
+    on: (B, P) bool, where the marker lies in the pairs of the audit.  effect: (B,), what it adds to the cosine of each, 0 where a
+    pair does not show it.  used: the mean effect over the word's pairs is above USED, and its 95% interval above 0.  score: the
+    highest of the carriers that are the marker, those with half or more of the word's information in them on it; 0 where there is
+    none.  rank: among the word's carriers, from 1; NaN where the score is 0.
     """
     weights = found.said.T.astype(float)
     held = np.einsum("vb,bp,bpc->vc", weights, found.shares, found.members, optimize=True)
@@ -66,8 +69,9 @@ def judge_audit(found, on, effect):
     for word, said, scores, is_marker in zip(
         found.words, found.said.T, found.scores, on_it >= np.maximum(held, 1e-9) / 2, strict=True
     ):
-        mean, low, high = bootstrap_interval(effect[said])
-        score = scores[is_marker].max(initial=0)
-        rank = (scores > score).sum() + 1 if score > 0 else None
-        rows.append((word, mean, low, high, mean > USED and low > 0, score, rank))
+        if (said & on.any(axis=1)).sum() >= FEWEST:
+            mean, low, high = bootstrap_interval(effect[said])
+            score = scores[is_marker].max(initial=0)
+            rank = (scores > score).sum() + 1 if score > 0 else np.nan
+            rows.append((word, mean, low, high, mean > USED and low > 0, score, rank))
     return pd.DataFrame(rows, columns=["word", "effect", "low", "high", "used", "score", "rank"])

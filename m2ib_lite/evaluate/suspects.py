@@ -3,6 +3,7 @@
 Pictures and captions go in, no boxes.  What a word should stand on an audit cannot know; it shows an auditor what it stands on.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +20,9 @@ from ..words import whole_words
 from .localise import check_captions
 
 LOOKS = 16  # groups of patches that the model reads alike
-FEWEST = 6  # pairs whose caption says a word, or does not, for it to be audited, and that have the carrier
+FEWEST = 6  # captions that say a word, and that do not, for it to be audited; its pairs that have a carrier, for a score
 PERMUTATIONS, LEVEL = 1000, 0.05
-FLOOR = 1e-3  # of the spread of a mean share: what never varies is no finding
+FLOOR = 1e-3  # added to the spread of a mean share: what never varies is no finding
 ELSEWHERE = 4  # equal regions that are taken out beside each suspect
 
 
@@ -70,10 +71,11 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
     settings unless given.  modality: "image", where a carrier is a place (a patch of the grid) or a look (the patches that the
     model reads alike, wherever they lie), or "text", where it is another word.
 
-    share, area: mean share of the word's maps that the carrier holds, and of the patches or tokens that it is.  score: how far the
-    first lies above the second, by permutation: captions are given to maps at random, or for the text a caption's scores to its
-    tokens; in spreads of that null, over what 95% of its draws stay below at the word's best carrier.  Above 1 it is a suspect; 0
-    where it holds less than its area, or fewer than FEWEST pairs have it.
+    share, area: mean share of the word's maps that the carrier holds, and of the patches or tokens that it is.  score: z of the
+    first above the second, over the 95% point of the highest z among the word's carriers, both by permutation: captions are given
+    to maps at random, or for the text a caption's scores to its tokens, so that in the text it tells what carries much beside a
+    word, and not for it alone.  Above 1 it is a suspect, of which about one word in twenty has one by chance; 0 where it holds no
+    more than its area or than chance, or where fewer than FEWEST of the word's pairs have it.
     ValueError for other pairs, maps of the other modality, or where no word is said in FEWEST pairs and left out in as many.
     """
     if modality not in MODALITIES:
@@ -85,9 +87,12 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
     if getattr(maps, f"{modality}_maps") is None:
         raise ValueError(f"the {maps.method} attribution holds no {modality} maps: ask for modality='both' or {modality!r}")
     words, said = vocabulary(maps)
-    shares = information(maps, modality)
+    shares, tokens = information(maps, modality)
     carriers, members = places_and_looks(clip, maps, shares, seed) if modality == "image" else other_words(maps)
-    score, share, area = associate(shares, members, said, modality, seed)
+    tokens = (
+        np.arange(shares.shape[1]) < np.array([len(row) for row in maps.tokens])[:, None] if modality == "text" else shares >= 0
+    )
+    score, share, area = associate(shares, members, said, tokens, modality, seed)
     if modality == "text":  # that a word carries itself is no news
         score[np.array(words)[:, None] == np.array(carriers)] = 0
     w, c = at = np.nonzero(score)
@@ -106,22 +111,23 @@ def said_words(maps):
 def vocabulary(maps):
     """The words that FEWEST captions say and FEWEST do not.  -> [str], (B, n_words) bool"""
     captions = [set(words) for words, _ in said_words(maps)]
-    words = sorted(word for word in set().union(*captions) if any(letter.isalnum() for letter in word))
-    said = np.array([[word in caption for word in words] for caption in captions])
-    often = (said.sum(axis=0) >= FEWEST) & ((~said).sum(axis=0) >= FEWEST)
-    if not often.any():
+    counts = Counter(word for caption in captions for word in caption if any(letter.isalnum() for letter in word))
+    words = sorted(word for word, count in counts.items() if FEWEST <= count <= len(captions) - FEWEST)
+    if not words:
         raise ValueError(f"no word is said in {FEWEST} of the {len(captions)} captions and left out in as many: give more pairs")
-    return [word for word, enough in zip(words, often, strict=True) if enough], said[:, often]
+    return words, np.array([[word in caption for word in words] for caption in captions])
 
 
 def information(maps, modality):
-    """Each map, its minimum at 0, as shares of its sum; a flat one is even.  -> (B, P), 0 behind a caption's last token"""
+    """Each map, what is negative at 0 and then its minimum, as shares of its sum; a flat one is even.
+
+    -> (B, P), 0 behind a caption's last token; (B, P) bool, what is not behind it"""
     rows = maps.image_maps.flatten(1) if modality == "image" else maps.text_maps
     shares = np.zeros((len(rows), max(map(len, rows))))
     for share, row in zip(shares, rows, strict=True):
         unit = unit_scale(row.cpu().numpy())
         share[: len(row)] = unit / unit.sum() if unit.any() else 1 / len(row)
-    return shares
+    return shares, np.arange(shares.shape[1]) < np.array([len(row) for row in rows])[:, None]
 
 
 def places_and_looks(clip, maps, shares, seed):
@@ -140,39 +146,39 @@ def places_and_looks(clip, maps, shares, seed):
 
 
 def other_words(maps):
-    """Tokens by the word that they are a piece of.  -> words, (B, P, n) bool"""
+    """Tokens by the word that they are a piece of, for the words of FEWEST captions.  -> words, (B, P, n) bool"""
     captions = said_words(maps)
-    names = sorted({word for words, _ in captions for word in words})
-    members = np.zeros((len(captions), max(len(places) for _, places in captions), len(names)), bool)
+    counts = Counter(word for words, _ in captions for word in set(words))
+    columns = {word: n for n, word in enumerate(sorted(word for word, count in counts.items() if count >= FEWEST))}
+    members = np.zeros((len(captions), max(len(places) for _, places in captions), len(columns)), bool)
     for row, (words, places) in zip(members, captions, strict=True):
         for position, place in enumerate(places):
-            row[position, names.index(words[place])] = True
-    return names, members
+            if words[place] in columns:
+                row[position, columns[words[place]]] = True
+    return list(columns), members
 
 
-def associate(shares, members, said, modality, seed):
+def associate(shares, members, said, tokens, modality, seed):
     """The score of `audit`, with the mean share and the mean area of each carrier for each word.  -> (n_words, n_carriers) each"""
-    weights, tokens = (said / said.sum(axis=0)).T, members.any(axis=2)
+    weights, often = (said / said.sum(axis=0)).T, said.T.astype(int) @ members.any(axis=1) >= FEWEST
     area = members.sum(axis=1) / tokens.sum(axis=1)[:, None]
-    draw = np.random.default_rng(seed)
+    held = np.einsum("bp,bpc->bc", shares, members, optimize=True)
 
-    def excess(shares):
-        return np.einsum("bp,bpc->bc", shares, members, optimize=True) - area
+    def null():
+        """The same statistic by chance, PERMUTATIONS times, each time the same ones: they would fill the memory."""
+        draw = np.random.default_rng(seed)
+        for _ in range(PERMUTATIONS):
+            if modality == "image":
+                yield weights @ draw.permutation(held - area)
+            else:
+                order = np.where(tokens, draw.random(tokens.shape), 2).argsort(axis=1)  # padding stays behind
+                yield weights @ (np.einsum("bp,bpc->bc", np.take_along_axis(shares, order, axis=1), members, optimize=True) - area)
 
-    own = excess(shares)
-
-    def shuffled():
-        if modality == "image":
-            return draw.permutation(own)
-        order = np.where(tokens, draw.random(tokens.shape), 2).argsort(axis=1)  # what lies behind the last token stays there
-        return excess(np.take_along_axis(shares, order, axis=1))
-
-    found, null = weights @ own, np.stack([weights @ shuffled() for _ in range(PERMUTATIONS)])
-    centre, spread = null.mean(axis=0), null.std(axis=0) + FLOOR
-    level = np.quantile(((null - centre) / spread).max(axis=2), 1 - LEVEL, axis=0)[:, None] + FLOOR
-    score = (found - centre) / spread / level
-    often = said.T.astype(int) @ members.any(axis=1) >= FEWEST
-    return np.where((found > 0) & often, score.clip(0), 0), found + weights @ area, weights @ area
+    found, (centre, square) = weights @ (held - area), sum(np.stack([draw, draw**2]) for draw in null()) / PERMUTATIONS
+    spread = np.sqrt((square - centre**2).clip(0)) + FLOOR
+    highest = [np.where(often, (draw - centre) / spread, 0).max(axis=1) for draw in null()]
+    score = (found - centre) / spread / (np.quantile(highest, 1 - LEVEL, axis=0)[:, None] + FLOOR)
+    return np.where((found > 0) & often, score.clip(0), 0), weights @ held, weights @ area
 
 
 def take_out(clip, found, first=20, seed=0):
@@ -191,6 +197,8 @@ def take_out(clip, found, first=20, seed=0):
                 region = found.members[i, :n, found.carriers.index(carrier)]
                 if found.said[i, found.words.index(word)] and 0 < region.sum() < n:
                     regions[index] = [region, *(np.roll(region, k) for k in draw.integers(1, n, ELSEWHERE))]
+            if not regions:
+                continue
             blanked = np.concatenate([np.zeros((1, n), bool), *regions.values()])
             whole, *rest = one.keep(torch.from_numpy(~blanked).float().to(one.hidden.device)).tolist()
             for index, y in zip(regions, np.reshape(rest, (-1, 1 + ELSEWHERE)), strict=True):
