@@ -16,6 +16,7 @@ DELETION, ROAR = "finds first what the cosine cannot lose", "takes away more of 
 OWN, ORDER = "own object: M2IB finds it more often than the rivals", "words that name objects rank above a random order"
 SANE, SCALE = "with random weights the {} map's Spearman is below 0.5", "similar scale at the start, {} is better"
 NONSENSE = "the map of a nonsense caption is mostly weaker than the true one's"
+CLEAN, LEARNED = "at most one clean word in twenty is accused", "the marker raises its finding's cosine by more than .02"
 PASSES, FOUR = "each tower takes at most 100 forward passes, published settings", "Grad-CAM, RISE, Chefer et al., Grad-ECLIP"
 FINDINGS = [  # what README says, the notebook, its claim, the column of its table, what is recorded there
     ("LeGrad finds named objects more precisely on both testbeds", "06", f"{PLACE} (scenes, published)", "loses to", "LeGrad"),
@@ -38,6 +39,12 @@ FINDINGS = [  # what README says, the notebook, its claim, the column of its tab
     ("terms of similar scale at the start for words", "05", SCALE.format("text, radiographs"), "result", "held"),
     ("the images of scenes", "05", SCALE.format("image, scenes"), "result", "held"),
     ("26 forward passes", "07", PASSES, "interval", "26.000 (26.000 to 26.000)"),
+    ("a letter and a tube that the model truly uses", "09", f"{LEARNED} (letter, biased)", "result", "held"),
+    ("a letter and a tube that the model truly uses", "09", f"{LEARNED} (tube, biased)", "result", "held"),
+    ("0 of 35, which leaves", "09", f"{CLEAN} (image, published)", "interval", "0.000 (0.000 to 0.100)"),
+    ("0 of 35, which leaves", "09", f"{CLEAN} (image, published)", "result", "open"),
+    ("published settings accuse nearly every clean word", "09", f"{CLEAN} (text, published)", "result", "lost"),
+    ("before the first block it accuses none", "09", f"{CLEAN} (text, best)", "interval", "0.000 (0.000 to 0.161)"),
 ]
 for (modality, rivals), *place in product((("image", 9), ("text", 8)), ("scenes", "radiographs"), ("published", "best")):
     claim = f"{ROAR} ({', '.join([modality, *place])})"
