@@ -87,7 +87,12 @@ class Attribution:
 
     def seen(self, i):
         """The pixels of image i that the model saw.  (H, W) bool"""
-        image, (left, top, right, bottom) = self.images[i], self.views[i]
-        seen = np.zeros((image.height, image.width), bool)
-        seen[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
-        return seen
+        return inside(self.views[i], self.images[i].size)
+
+
+def inside(view, size):
+    """The pixels of an image of (width, height) that a view, as in Attribution.views, holds.  -> (H, W) bool"""
+    (left, top, right, bottom), (width, height) = view, size
+    seen = np.zeros((height, width), bool)
+    seen[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
+    return seen

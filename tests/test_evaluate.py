@@ -50,6 +50,10 @@ def test_the_game_of_words_by_hand():
     assert table["value"].tolist() == [1, 1, 0, 1]
     assert table["chance"].tolist() == [0.5, 0.5, 0.25, 0.5]
     assert word_game({"dog": np.zeros((1, 4))}, pair, "flat")["value"].tolist() == [0, 0]
+    left = word_game(heats, pair, "hand", view=(0, 0, 2, 1))  # a cat and the dog
+    assert left["value"].tolist() == [0, 0, 1, 1]
+    assert left["chance"].tolist() == [0.5] * 4
+    assert word_game({"dog": heats["dog"]}, pair, "hand", view=(2, 0, 4, 1)).empty
 
 
 def test_scores_are_one_tidy_row_each(pairs, quick):

@@ -73,7 +73,7 @@ def test_modules_and_functions_stay_small(path):
 
 def test_the_house_stays_light():
     assert lines(FILES) <= 4400
-    assert lines(PACKAGE / f"{name}.py" for name in CORE) <= 1080
+    assert lines(PACKAGE / f"{name}.py" for name in CORE) <= 1085
     assert lines(TESTS.glob("*.py")) <= 5450
 
 

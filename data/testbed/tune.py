@@ -80,7 +80,7 @@ def of_captions(clip, pairs, name, modality, setting):
 def of_words(clip, pairs, name, setting):
     """The same for the maps of words."""
     heats = [word_heats(clip, pair, name, **setting | QUICKER.get(NAMES[name], {})) for pair in pairs]
-    played = [word_game(of_pair, pair, name) for of_pair, pair in zip(heats, pairs, strict=True)]
+    played = [word_game(of_pair, pair, name, clip.view(pair.image.size)) for of_pair, pair in zip(heats, pairs, strict=True)]
     means = pd.concat(played).groupby("metric")["value"].mean()
     maxima = [heat.max() for of_pair in heats for heat in of_pair.values()]
     return dict(score=means["own object"] + 1e-3 * means["pointing game"], maximum=np.median(maxima), **means)

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from .. import metrics
+from ..attribution import inside
 from ..word_maps import explain_words
 
 IMAGE_SCORES = {
@@ -111,20 +112,25 @@ def word_heats(clip, pair, method, **options):
     return {word: found.heat(word) for word in words}
 
 
-def word_game(heats, pair, method):
+def word_game(heats, pair, method, view=None):
     """Whether the map of each word finds what that word names: a tidy table as localisation's, a row for each word and metric.
 
     heats: {word: (H, W)}, words of pair.words(), ValueError for others.  1 where the highest point in the boxes of the word's own
     is higher than all others, "pointing game", or than those in the other named boxes, if there are any, "own object"; a tie is 0.
+    view: what the model saw of the image, as `Clip.view` gives it, all unless given; the rest does not count, and a word none of
+    whose own was seen has no row.
     """
     rows = []
     for word, heat in heats.items():
         if word not in pair.words():
             raise ValueError(f"{word!r} names nothing in pair {pair.id}: give words of {sorted(pair.words())}")
-        own = np.any([box.rectangle(heat.shape) for box in pair.boxes if box.named and box.word == word], axis=0)
-        others, chance = pair.region() & ~own, 1 / len(pair.words())
-        if not own.all():
-            rows.append((pair.id, "image", "pointing game", float(heat[own].max() > heat[~own].max()), own.mean()))
-        if others.any():
-            rows.append((pair.id, "image", "own object", float(heat[own].max() > heat[others].max()), chance))
+        seen = inside(view or (0, 0, *pair.image.size), pair.image.size)
+        boxes = [(box.word, box.rectangle(heat.shape) & seen) for box in pair.boxes if box.named]
+        own = np.any([mask for of, mask in boxes if of == word], axis=0)
+        words, rest = {of for of, mask in boxes if of and mask.any()}, seen & ~own
+        others = np.any([mask for _, mask in boxes], axis=0) & ~own
+        if own.any() and rest.any():
+            rows.append((pair.id, "image", "pointing game", float(heat[own].max() > heat[rest].max()), own.sum() / seen.sum()))
+        if own.any() and others.any():
+            rows.append((pair.id, "image", "own object", float(heat[own].max() > heat[others].max()), 1 / len(words)))
     return tidy(rows, method)
