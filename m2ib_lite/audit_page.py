@@ -58,12 +58,11 @@ def marked(caption, word):
 def section(found, row):
     """One suspect.  row: of take_out.  -> HTML"""
     title = f"&ldquo;{escape(row['word'])}&rdquo; is carried by {escape(row['carrier'])}"
-    share = (
-        f"{row['share']:.0%} of its information on {row['area']:.0%} of the area, in {row['pairs']} pairs; score {row['score']:.1f}"
-    )
-    needed = f"without it the cosine falls by {row['falls']:.3f}, without as much elsewhere by {row['falls elsewhere']:.3f}"
+    whole = "area" if found.modality == "image" else "tokens"
+    share = f"{row['share']:.0%} of its information on {row['area']:.0%} of the {whole}, in {row['pairs']} pairs"
+    needed = f"blanked, the cosine falls by {row['falls']:.3f}; an equal region elsewhere, by {row['falls elsewhere']:.3f}"
     sure = "" if row["low"] > 0 else " class='weak'"
-    text = f"<p{sure}>{share}; {needed} (difference {row['low']:.3f} to {row['high']:.3f}).</p>"
+    text = f"<p{sure}>{share}; score {row['score']:.1f}; {needed} (difference {row['low']:.3f} to {row['high']:.3f}).</p>"
     return f"<section><h3>{title}</h3>{text}{exhibit(found, row['word'], row['carrier'])}</section>"
 
 

@@ -89,9 +89,6 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
     words, said = vocabulary(maps)
     shares, tokens = information(maps, modality)
     carriers, members = places_and_looks(clip, maps, shares, seed) if modality == "image" else other_words(maps)
-    tokens = (
-        np.arange(shares.shape[1]) < np.array([len(row) for row in maps.tokens])[:, None] if modality == "text" else shares >= 0
-    )
     score, share, area = associate(shares, members, said, tokens, modality, seed)
     if modality == "text":  # that a word carries itself is no news
         score[np.array(words)[:, None] == np.array(carriers)] = 0
@@ -203,12 +200,16 @@ def take_out(clip, found, first=20, seed=0):
             whole, *rest = one.keep(torch.from_numpy(~blanked).float().to(one.hidden.device)).tolist()
             for index, y in zip(regions, np.reshape(rest, (-1, 1 + ELSEWHERE)), strict=True):
                 falls[index].append((whole - y[0], whole - y[1:].mean()))
-    table = pd.DataFrame([fall(np.array(of)) for of in falls.values()], chosen.index, ["falls", "falls elsewhere", "low", "high"])
+    table = pd.DataFrame(
+        [fall(np.reshape(of, (-1, 2))) for of in falls.values()], chosen.index, ["falls", "falls elsewhere", "low", "high"]
+    )
     return chosen.join(table)
 
 
 def fall(both):
-    """Two means, and the 95% interval of their difference.  (n, 2) -> four numbers"""
+    """Two means, and the 95% interval of their difference; NaN where there are too few.  (n, 2) -> four numbers"""
+    if not len(both):  # a suspect that is all of each caption leaves nothing to compare with
+        return [np.nan] * 4
     difference, interval = both[:, 0] - both[:, 1], (np.nan, np.nan)
     if len(both) > 1:
         interval = t_interval(difference.mean(), difference.std(ddof=1), len(both))
