@@ -22,9 +22,16 @@ def read(path):
 def save_figure(figure, out, name):
     """Write a figure as out/name.png and out/name.pdf.  -> the figure, to be shown"""
     Path(out).mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # once is enough: a tight box lays out twice, for each kind of file and for the notebook
     for kind in ("png", "pdf"):
         figure.savefig(Path(out) / f"{name}.{kind}", dpi=150, bbox_inches="tight")
     return figure
+
+
+def recorded_rows(record):
+    """The rows of a Report as a record of data/expected keeps them."""
+    return [dict(number=number, mean=kept["value"], **kept) for number, kept in record["numbers"].items()]
 
 
 def claims(rows):
@@ -49,6 +56,11 @@ def judge(low, high, bound):
     return "held" if low > bound else "lost" if high < bound else "open"
 
 
+def compared(difference, shared):
+    """paired_test of some differences; one pair has no spread, and settles nothing."""
+    return metrics.paired_test(difference, shared) if len(difference) > 1 else (difference.mean(),) * 3 + (1.0,)
+
+
 class Report:
     """The Check of a notebook: its measured numbers, its claims, and the numbers recorded for the same parameters."""
 
@@ -59,6 +71,8 @@ class Report:
         records = read(Path(expected) / f"{notebook}.json")
         record = next((record for record in records if record["parameters"] == parameters), None)
         self.recorded = record["numbers"] if record else {}
+        full = next(iter(records), record)  # `make paper` is recorded first
+        self.full = [] if full is record or full["parameters"]["MODEL"] != parameters["MODEL"] else recorded_rows(full)
         self.note = "" if record else f"no recorded numbers for {parameters}: nothing to compare with"
 
     def measure(self, name, values, claim="", above=None, *, below=None, tolerance=0.02, fewest=FEWEST):
@@ -85,22 +99,20 @@ class Report:
 
     def compare(self, table, name, claim, lower=False, tolerance=0.02, pairs=None, shared=0.0, fewest=FEWEST):
         """Add each method's mean of one score, and by how much M2IB does better than each rival, with its 95% t interval.
-        table: tidy rows of one metric, modality and domain, M2IB's among them.  lower: whether less of it is better.
+        table: tidy rows of one metric, modality and domain, M2IB's among them.  A mean is of all pairs that the method has, a
+        difference of those that M2IB has, too.  lower: whether less of it is better.
         claim: held against a rival, or lost, where the paired t test finds a difference at 5% after Holm's correction for all the
         rivals; or else open.  pairs: how many there are, where the rows are of seeds; shared: as in metrics.paired_test."""
-        wide = table.pivot(index="pair", columns="method", values="value").dropna()[table["method"].unique()]
-        pairs, rivals = pairs or len(wide), wide.columns.drop(OURS)
+        wide = table.pivot(index="pair", columns="method", values="value")[table["method"].unique()]
         for method in wide:
-            self.measure(f"{name}: {method}", wide[method], tolerance=tolerance)
-        better = {rival: (wide[rival] - wide[OURS]) * (1 if lower else -1) for rival in rivals}
-        if len(wide) < 2:  # one pair has no spread
-            tests = {rival: (value.mean(),) * 3 + (1.0,) for rival, value in better.items()}
-        else:
-            tests = {rival: metrics.paired_test(value, shared) for rival, value in better.items()}
+            self.measure(f"{name}: {method}", wide[method].dropna(), tolerance=tolerance)
+        better = {rival: (wide[rival] - wide[OURS]).dropna() * (1 if lower else -1) for rival in wide.columns.drop(OURS)}
+        tests = {rival: compared(difference, shared) for rival, difference in better.items()}
         corrected = metrics.holm([p for *_, p in tests.values()])
         for (rival, (*interval, _)), p in zip(tests.items(), corrected, strict=True):
+            count = pairs or len(better[rival])
             verdict = "open" if p > SIGNIFICANT else "held" if interval[0] > 0 else "lost"
-            self.add(f"{name}{AGAINST}{rival}", interval, pairs, claim, TOO_FEW if pairs < fewest else verdict, tolerance)
+            self.add(f"{name}{AGAINST}{rival}", interval, count, claim, TOO_FEW if count < fewest else verdict, tolerance)
 
     def check(self):
         """Write the numbers beside the figures.  -> DataFrame.  AssertionError where a number left its tolerance, or a verdict is
@@ -124,5 +136,10 @@ class Report:
         return pd.DataFrame(self.rows).drop(columns=["tolerance", "recorded verdict"]).round(3)
 
     def claims(self):
-        """The claims of this notebook, one row each."""
-        return claims(self.rows)
+        """The claims of this notebook, one row each, beside what `make paper` has recorded of them, where that is another scale."""
+        table = claims(self.rows)
+        if self.full:
+            full = claims(self.full).set_index("claim")
+            result = full["result"] + " at " + full["pairs"].astype(str)
+            table["recorded at full scale"] = table["claim"].map(result).fillna("")
+        return table

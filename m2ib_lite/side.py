@@ -71,7 +71,8 @@ def encode(tower, inputs, layer):
 class Side:
     """One tower of B pairs.  inputs: pixels or ids.  hidden: (B, T, D), what block `layer` gives, -1: what the first one reads.
     content: (B, T) bool, the positions that have a score.  valid: (B, T) bool, those that are no padding.  target: (B, E), the
-    other tower's embeddings.  pooled: (B,), where the own embedding is read."""
+    other tower's embeddings.  pooled: (B,), where the own embedding is read.  masked: where all B are of one
+    input, the embeddings of what `keep` made of it, by what was kept."""
 
     clip: Clip
     modality: str
@@ -83,6 +84,7 @@ class Side:
     valid: torch.Tensor
     target: torch.Tensor
     pooled: torch.Tensor
+    masked: dict | None = None
 
     @property
     def is_image(self):
@@ -90,8 +92,11 @@ class Side:
 
     def score(self, hidden, layer):
         """y from the output of block `layer` on; -1: from what the first block reads.  (N, T, D) -> (N,), N a multiple of B"""
-        embedding = self.tower.rest(hidden, layer, self.inputs).float()
-        return (embedding * self.target.float().repeat(len(embedding) // len(self.target), 1)).sum(dim=-1)
+        return self.match(self.tower.rest(hidden, layer, self.inputs))
+
+    def match(self, embeddings):
+        """y of embeddings of this tower.  (N, E) -> (N,), N a multiple of B"""
+        return (embeddings.float() * self.target.float().repeat(len(embeddings) // len(self.target), 1)).sum(dim=-1)
 
     def similarity(self, z):
         """y where Z stands in the place of `hidden`.  (S, B, T, D) -> (S, B)"""
@@ -106,9 +111,10 @@ class Side:
         return [row[content] for row, content in zip(scores, self.content, strict=True)]
 
     def towards(self, targets):
-        """This Side of a single pair, once for each of other targets.  (N, E) -> a Side of N"""
+        """This Side of a single pair, once for each of other targets, which share its masked passes.  (N, E) -> a Side of N"""
         names = ("inputs", "hidden", "content", "valid", "pooled")
-        return replace(self, target=targets, **{name: getattr(self, name).repeat_interleave(len(targets), 0) for name in names})
+        rows = {name: getattr(self, name).repeat_interleave(len(targets), 0) for name in names}
+        return replace(self, target=targets, masked={}, **rows)
 
     def singles(self):
         """Each pair as a Side of its own, a CLIP's caption without its padding, which a SigLIP reads."""
@@ -120,6 +126,15 @@ class Side:
     def keep(self, kept):
         """y of a single pair where only some is kept: a patch taken out is 0, the preprocessing's channel mean, a word the padding
         token.  (N, n) of 0 and 1, or (N, 1, H, W), what share of each pixel -> (N,)"""
+        if self.masked is None:
+            return self.match(self.encode_kept(kept))
+        key = hashlib.blake2b(kept.cpu().numpy().tobytes()).digest()
+        if key not in self.masked:
+            self.masked[key] = self.encode_kept(kept)
+        return self.match(self.masked[key])
+
+    def encode_kept(self, kept):
+        """The embeddings of a single pair's input where only some is kept, as `keep` takes it.  -> (N, E)"""
         if self.is_image:
             kept = kept if kept.ndim == 4 else rearrange(kept, "n (gh gw) -> n 1 gh gw", gh=self.clip.grid[0])
             masked = self.inputs * F.interpolate(kept, self.inputs.shape[-2:]).to(self.inputs.dtype)
@@ -128,7 +143,7 @@ class Side:
             masked[:, self.content[0]] = masked[:, self.content[0]].where(kept.bool(), self.clip.blank)
         # bfloat16's rounding is far below what another draw of masks changes
         with torch.autocast(masked.device.type, torch.bfloat16, enabled=has_bfloat16(masked.device)):
-            return self.score(self.tower.embed(masked), -1)
+            return self.tower.rest(self.tower.embed(masked), -1, self.inputs)
 
 
 def sides(clip, images, captions, layers=(0, 0)):

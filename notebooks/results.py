@@ -1,9 +1,12 @@
 """What shows a run to its readers: the table of all claims, the methods side by side, the index page, README's results."""
 
+import re
+from textwrap import shorten
+
 import pandas as pd
 
 from m2ib_lite.evaluate import METHODS
-from m2ib_lite.repro import claims, read
+from m2ib_lite.repro import TOO_FEW, claims, read, recorded_rows
 
 LOWER = ("drop", "deletion AUC", "clean words accused")  # metrics of which less is better
 NUMBER = r"^(?P<column>[^,]+, [^,]+), (?P<domain>.+): (?P<method>.+)$"  # "metric, modality, domain and settings: method"
@@ -14,6 +17,32 @@ STYLE = "body{font:16px sans-serif;max-width:70em;margin:2em auto}img{max-width:
 def all_claims(reports):
     """One row a claim over all notebooks.  reports: {notebook: rows of its Report} -> DataFrame"""
     return pd.concat({name: claims(rows) for name, rows in reports.items()}, names=["notebook"]).reset_index("notebook")
+
+
+def summary(reports, full):
+    """One row for all that a notebook claims in the same words, of whichever tower, data and settings: how often it is held, lost
+    and open, how often there were too few pairs; and held/lost/open at full scale.  reports, full: as in all_claims"""
+    counts = []
+    for found in (reports, full):
+        rows = [(name[:2], short(row["claim"]), row["verdict"]) for name, of in found.items() for row in of if row["verdict"]]
+        table = pd.DataFrame(rows, columns=["", "claim", "verdict"]).groupby(["", "claim"], sort=False)["verdict"].value_counts()
+        counts.append(table.unstack(fill_value=0).reindex(columns=["held", "lost", "open", TOO_FEW], fill_value=0))
+    own, whole = counts
+    text = {claim: "/".join(map(str, row)).removesuffix("/0") for claim, row in zip(whole.index, whole.to_numpy(), strict=True)}
+    return own.rename(columns={TOO_FEW: "few"}).assign(**{"full scale": [text.get(claim, "") for claim in own.index]}).reset_index()
+
+
+def short(claim):
+    """A claim without its tower, data and settings, in 60 characters."""
+    return shorten(re.sub(r" \([^)]*\)|,? (image|text), \w+.*", "", claim), 60, placeholder=" ...").ljust(60)
+
+
+def last_screen(runs, reports, full):
+    """What a run prints at its end, in 100 columns: a line a claim, a line a notebook, and what failed."""
+    table = pd.DataFrame(runs)
+    failed = [f"{run['notebook']} failed: {run['error'][:400]}\n" for run in runs if run["error"]]
+    parts = [summary(reports, full).to_string(index=False), table.drop(columns="error").to_string(index=False), *failed]
+    return "\n\n".join(parts) + "\n"
 
 
 def side_by_side(rows):
@@ -35,17 +64,16 @@ def markdown(table):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def shown_numbers(path):
-    """The numbers of a notebook that README shows: its first record on the testbed, that of the notebook's own parameters."""
-    return next((record["numbers"] for record in read(path) if record["parameters"]["MODEL"] == "testbed"), {})
+def full_scale(expected):
+    """What `make paper` has recorded on the testbed, the first record of each notebook.  -> {notebook: rows of its Report}"""
+    records = {path.stem: read(path) for path in sorted(expected.glob("*.json"))}
+    first = {name: next((one for one in of if one["parameters"]["MODEL"] == "testbed"), None) for name, of in records.items()}
+    return {name: recorded_rows(record) for name, record in first.items() if record}
 
 
 def results(expected):
     """README's section of results, from the recorded numbers of the testbed.  expected: the folder -> Markdown"""
-    reports = {}
-    for path in sorted(expected.glob("*.json")):
-        numbers = shown_numbers(path)
-        reports[path.stem] = [dict(number=number, mean=kept["value"], **kept) for number, kept in numbers.items()]
+    reports = full_scale(expected)
     parts = ["### Every claim: held, lost or open", markdown(all_claims(reports))]
     for name, rows in reports.items():
         for domain, table in side_by_side(rows).items():

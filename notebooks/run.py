@@ -1,13 +1,13 @@
 """Run the notebooks through papermill, side by side, and keep what they measured and drew.
 
 python notebooks/run.py figures [MODEL=... DEVICE=... N_PAIRS=...]   every notebook, build/figures/index.html, a table
-python notebooks/run.py record [...]                                 keep that run's numbers under data/, with its settings; and its
-                                                                     figures, if these are the notebooks' own
+python notebooks/run.py paper [...]                                  the same with as many pairs as README's numbers have
+python notebooks/run.py record figures                               keep the numbers of that run under data/
+python notebooks/run.py record paper                                 ... of that one; and its figures, and both in README
 """
 
 import ast
 import json
-import math
 import os
 import re
 import sys
@@ -17,25 +17,40 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
-import pandas as pd
 import papermill
 from joblib import Parallel, delayed, parallel_config
 from PIL import Image
-from results import all_claims, index_page, write_results
 from tqdm import tqdm
 from traitlets.config import Config
 
-from m2ib_lite.repro import read
-
 NOTEBOOKS = Path(__file__).parent
-DATA, FIGURES, README = (NOTEBOOKS.parent / place for place in ("data", "build/figures", "README.md"))
+DATA, BUILD, README = (NOTEBOOKS.parent / place for place in ("data", "build", "README.md"))
+SCALES = {  # what each asks of a notebook beside its own parameters
+    "figures": {},
+    "paper": {
+        "01_attribution_maps": dict(N_PAIRS=100),
+        "02_multiple_objects": dict(N_PAIRS=60, SLOW_PAIRS=24),
+        "03_degradation": dict(N_PAIRS=40, ROAR_SEEDS=10),
+        "04_sanity_checks": dict(N_PAIRS=24, RISE_MASKS=100, DRAWS=4),
+        "05_hyperparameters": dict(N_PAIRS=40, SIGMA2S=[0.1, 1.0, 10.0]),
+        "06_localization": dict(N_PAIRS=60, SLOW_PAIRS=40),
+        "08_words": dict(N_PAIRS=60, RISE_MASKS=2000),
+        "09_audit": dict(N_PAIRS=256, PASSES=98),
+    },
+}
 NUMBERED = "[0-9][0-9]_*.ipynb"
 RUNS = "runs.json"  # the seconds of each notebook in the last run
 AT_ONCE = 2  # one notebook on two cores leaves a third of them idle
 PICTURE = (1400, 2400)  # pixels at most of a figure that README shows
 KEPT = ("low", "high", "tolerance", "pairs", "claim", "verdict")  # of a number, beside its value
 RECORDED_ON = "cpu"  # noise drawn on another kind of device differs
+BAR = "{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
 BaseManager.register("tqdm", tqdm)  # a bar in a process of its own, which those of the notebooks move on
+
+
+def read(path):
+    """What a JSON file holds, {} where there is none.  As in m2ib_lite.repro, which each process here would import for seconds."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def defaults(path):
@@ -62,23 +77,24 @@ def parse(settings, known):
     return chosen
 
 
-def run_notebook(path, parameters, out, bar=None):
+def run_notebook(path, parameters, out, ran=None):
     """Run one notebook in this process's folder, with those of the parameters that it has; its figures and numbers go to `out`,
-    the executed notebook to out/notebooks.  bar: told of each code cell that ran.  Raises what the notebook raised."""
+    the executed notebook to out/notebooks.  ran: called after each cell, with its number.  Raises what the notebook raised."""
     known, executed = defaults(path), Path(out) / "notebooks" / path.name
     chosen = {name: value for name, value in parameters.items() if name in known} | {"OUT": str(Path(out).resolve())}
     executed.parent.mkdir(parents=True, exist_ok=True)
-    options = dict(on_cell_executed=bar and (lambda **_: bar.update()), progress_bar=False, kernel_name="python3")
+    options = dict(on_cell_executed=ran and (lambda cell_index, **_: ran(cell_index)), progress_bar=False, kernel_name="python3")
     with TemporaryDirectory(prefix="m2ib-") as own:  # kernels that start together would take the same files
         files = dict(transport="ipc", connection_file=f"{own}/kernel.json")  # over TCP ipykernel warns of plain text
         papermill.execute_notebook(path, executed, chosen, config=Config(KernelManager=files), **options)
 
 
-def one_run(path, parameters, out, bar):
-    """Run one notebook whatever happens in it.  -> its row of the last table: seconds, claims, whether numbers agree, error"""
+def one_run(path, parameters, out, known, bar):
+    """Run one notebook whatever happens in it, and move the bar on by the known seconds of each cell.
+    -> its row of the last table: seconds, claims, whether numbers agree, error"""
     start, error = time.time(), ""
     try:
-        run_notebook(path, parameters, out, bar)
+        run_notebook(path, parameters, out, lambda cell: bar.update(known[cell]))
     except Exception as failure:  # the others go on
         error = (str(failure).strip() or repr(failure)).splitlines()[-1]
     report = read(out / f"{path.stem}.json") or dict(rows=[], note="the notebook did not come to its Check")
@@ -88,81 +104,95 @@ def one_run(path, parameters, out, bar):
     return {**row, "recorded": "none" if report["note"] else "agrees" if all(agree) else "differs", "error": error}
 
 
-def longest_first(paths, kept):
-    """The notebooks in an order that keeps all cores busy to the end: by the seconds recorded in kept/expected, new ones first."""
-    records = {path: read(kept / "expected" / f"{path.stem}.json") for path in paths}
-    seconds = {path: max((record["seconds"] for record in records[path]), default=math.inf) for path in paths}
-    return sorted(paths, key=seconds.get, reverse=True)
+def known_seconds(path, scale, kept):
+    """How long each cell of a notebook took in the recorded run of a scale, [1, 1, ...] where there is none."""
+    records = read(kept / "expected" / f"{path.stem}.json") or []
+    known = [record["cells"] for record in records if record["scale"] == scale]
+    cells = len(nbformat.read(path, as_version=4).cells) + 1  # papermill adds one
+    return next((seconds for seconds in known if len(seconds) == cells), [1] * cells)
 
 
-def side_by_side(paths, parameters, out):
-    """one_run of each notebook, started in this order, AT_ONCE at a time, under one bar of code cells.  An interrupt ends all."""
-    code = [cell for path in paths for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+def side_by_side(paths, scale, parameters, out, kept):
+    """one_run of each notebook, the longest first, AT_ONCE at a time, under one bar of minutes.  An interrupt ends all."""
+    known = {path: known_seconds(path, scale, kept) for path in paths}
     threads = os.environ.get("OMP_NUM_THREADS")  # joblib shares the cores, unless the user has said otherwise
     with BaseManager() as shared, parallel_config("loky", inner_max_num_threads=threads and int(threads)):
-        bar = shared.tqdm(total=len(code) + len(paths), unit="cell")  # papermill adds a cell to each
-        runs = Parallel(AT_ONCE)(delayed(one_run)(path, parameters, out, bar) for path in paths)
+        bar = shared.tqdm(total=sum(map(sum, known.values())), bar_format=BAR, smoothing=0)
+        runs = Parallel(AT_ONCE)(
+            delayed(one_run)(path, SCALES[scale].get(path.stem, {}) | parameters, out, known[path], bar)
+            for path in sorted(paths, key=lambda path: sum(known[path]), reverse=True)
+        )
         bar.close()
     return sorted(runs, key=lambda run: run["notebook"])
 
 
-def figures(settings, folder=NOTEBOOKS, out=FIGURES, kept=DATA):
+def figures(settings, scale="figures", folder=NOTEBOOKS, out=None, kept=DATA):
     """Run every notebook, go on where one fails, write the index page, print the tables.  -> number of failures"""
     paths = sorted(folder.glob(NUMBERED))
     if not paths:
         raise ValueError(f"there are no notebooks in {folder}: run this in a clone of the project")
     parameters = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
-    out = Path(parameters.get("OUT", out)).resolve()
+    out = Path(parameters.get("OUT", out or BUILD / scale)).resolve()
     for path in paths:  # what an earlier run of these left, and nothing else that may lie there
         for old in (*out.glob(f"{path.stem}*.png"), *out.glob(f"{path.stem}*.pdf"), *out.glob(f"{path.stem}.json")):
             old.unlink()
-    runs = side_by_side(longest_first(paths, kept), parameters, out)
+    runs = side_by_side(paths, scale, parameters, out, kept)
     (out / RUNS).write_text(json.dumps({run["notebook"]: run["seconds"] for run in runs}))
-    reports = {path.stem: read(out / f"{path.stem}.json").get("rows", []) for path in paths}
-    (out / "index.html").write_text(index_page(runs, reports, out), encoding="utf-8")
-    for table in (all_claims(reports), pd.DataFrame(runs)):
-        print(table.to_string(index=False, max_colwidth=100))
-    print(f"figures: {out / 'index.html'}")
+    show(runs, out, kept / "expected")
     return sum(run["error"] != "" for run in runs)
 
 
-def record(settings=(), folder=NOTEBOOKS, out=FIGURES, kept=DATA, readme=README):
-    """Keep the numbers of the last run, one with these settings, in kept/expected.  Without settings, of a run with the notebooks'
-    own parameters, its figures in kept/figures, too, and both in README."""
-    paths, reports = sorted(folder.glob(NUMBERED)), {}
-    chosen = parse(settings, {name: value for path in paths for name, value in defaults(path).items()})
-    out = Path(chosen.pop("OUT", out)).resolve()
+def show(runs, out, expected):
+    """Write the index page of a run, and print its last screen."""
+    from results import full_scale, index_page, last_screen  # not above: it imports the package
+
+    reports = {run["notebook"]: read(out / f"{run['notebook']}.json").get("rows", []) for run in runs}
+    (out / "index.html").write_text(index_page(runs, reports, out), encoding="utf-8")
+    print(last_screen(runs, reports, full_scale(expected)))
+    print(f"all figures and numbers: {os.path.relpath(out / 'index.html')}")
+    print(f"the notebooks as they ran: {os.path.relpath(out / 'notebooks')}")
+
+
+def record(scale="figures", folder=NOTEBOOKS, out=None, kept=DATA, readme=README):
+    """Keep the numbers of the last run of a scale in kept/expected; of "paper" its figures in kept/figures, too, and both in
+    README."""
+    paths, reports, out = sorted(folder.glob(NUMBERED)), {}, out or BUILD / scale
     seconds = read(out / RUNS)
     for path in paths:
-        known = defaults(path) | {"DEVICE": RECORDED_ON}
-        own = known | {name: value for name, value in chosen.items() if name in known}
+        own = defaults(path) | SCALES[scale].get(path.stem, {}) | {"DEVICE": RECORDED_ON}
         del own["OUT"]
         reports[path.stem] = read(out / f"{path.stem}.json")
         if path.stem not in seconds or reports[path.stem].get("parameters") != own:
-            remedy = f"run `make figures DEVICE={RECORDED_ON} {' '.join(settings)}` first"
+            remedy = f"run `make {scale} DEVICE={RECORDED_ON}` first"
             raise ValueError(f"{path.stem} has no finished run with these parameters in {out}: {remedy}")
     for name, report in reports.items():
         target, parameters = kept / "expected" / f"{name}.json", report["parameters"]
         numbers = {row["number"]: {"value": row["mean"]} | {name: row[name] for name in KEPT} for row in report["rows"]}
-        others = [record for record in read(target) if record["parameters"] != parameters]
-        own = dict(parameters=parameters, seconds=seconds[name], numbers=numbers)
-        records = [*others, own] if chosen else [own, *others]  # README shows the first
+        executed = nbformat.read(out / "notebooks" / f"{name}.ipynb", as_version=4)
+        cells = [round(cell.metadata.get("papermill", {}).get("duration") or 0, 1) for cell in executed.cells]
+        own = dict(scale=scale, parameters=parameters, seconds=seconds[name], cells=cells, numbers=numbers)
+        others = [record for record in read(target) if record["scale"] != scale]
+        records = [own, *others] if scale == "paper" else [*others, own]  # README shows the first
         text = json.dumps(records, indent=1)
-        target.write_text(re.sub(r"\{[^{}]*\}", lambda inner: " ".join(inner[0].split()), text) + "\n")  # a number a line
-        for figure in [] if chosen else out.glob(f"{name}*.png"):
+        text = re.sub(r"\{[^{}]*\}|\[[^][{}]*\]", lambda inner: " ".join(inner[0].split()), text)  # a number a line
+        target.write_text(text + "\n")
+        for figure in out.glob(f"{name}*.png") if scale == "paper" else []:
             picture = Image.open(figure)
             picture.thumbnail(PICTURE)
             picture.save(kept / "figures" / figure.name, optimize=True)
-    if not chosen:
+    if scale == "paper":
+        from results import write_results  # as in `show`
+
         write_results(readme, kept / "expected")
 
 
 if __name__ == "__main__":
+    command, *settings = sys.argv[1:] or [""]
     try:
-        if sys.argv[1:2] == ["record"]:
-            record(sys.argv[2:])
-        elif sys.argv[1:2] == ["figures"]:
-            sys.exit(figures(sys.argv[2:]) > 0)  # 1 where a notebook failed
+        if command in SCALES:
+            sys.exit(figures(settings, command) > 0)  # 1 where a notebook failed
+        elif command == "record" and settings[:1] and settings[0] in SCALES:
+            record(settings[0])
         else:
             sys.exit(__doc__)
     except ValueError as error:

@@ -1,8 +1,18 @@
+import os
+
 import pytest
+import torch
 from families import tiny_clip
 from scenes import scenes
 
 from m2ib_lite import load_model
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start: pytest-xdist keeps each core busy
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "it_runs_and_writes" not in item.name)  # the notebooks first: none is left for the end alone
 
 
 def pytest_addoption(parser):

@@ -1,6 +1,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
+from threading import get_ident
+from time import sleep
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from m2ib_lite import evaluate, load_model
 from m2ib_lite.bottleneck import START, capacity, pair_loss
 from m2ib_lite.data import Box, Pair
 from m2ib_lite.evaluate import METHODS, attribute, attribute_all, follow, localisation, method_options, occurrences, word_game
-from m2ib_lite.evaluate.attributions import kept
 from m2ib_lite.evaluate.localise import unit_maps
 from m2ib_lite.explain import noise_source
 from m2ib_lite.side import sides
@@ -115,10 +116,29 @@ def test_other_weights_and_other_libraries_are_other_maps(clip, folder, pairs, t
     assert len(list(tmp_path.rglob("*.pt"))) == 2 + 1 + len(libraries)
 
 
-def test_what_several_keep_at_once_is_added_up(tmp_path):
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: kept(tmp_path / "new folder" / "maps.pt", "cpu", {key: 1}), "abcdefgh"))
-    assert kept(tmp_path / "new folder" / "maps.pt", "cpu") == dict.fromkeys("abcdefgh", 1)
+def test_two_that_ask_at_once_share_the_work(clip, pairs, tmp_path, monkeypatch):
+    made, asked = METHODS["Random"](clip, pairs[:2]), []
+
+    def slowly(name):
+        def method(clip, pairs, **options):
+            asked.append((name, get_ident()))
+            sleep(2)
+            return made
+
+        return method
+
+    for name in ("A", "B"):
+        monkeypatch.setitem(METHODS, name, slowly(name))
+    with ThreadPoolExecutor(2) as pool:
+        both = pool.map(lambda _: attribute_all(clip, pairs[:2], tmp_path, dict(A={}, B={})), range(2))
+        assert [list(found) for found in both] == [["A", "B"]] * 2
+    assert sorted(name for name, _ in asked) == ["A", "B"]
+    assert len({thread for _, thread in asked}) == 2
+
+
+def test_slow_methods_are_asked_of_the_first_pairs(clip, pairs, tmp_path):
+    found = attribute_all(clip, pairs, tmp_path, {"RISE": dict(image_masks=2, text_masks=2), "Random": {}}, slow=2)
+    assert {name: len(of) for name, of in found.items()} == {"RISE": 2, "Random": len(pairs)}
 
 
 def test_all_methods_get_the_settings_the_steps_and_the_seed_that_they_know(clip, pairs, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from results import shown_numbers
+from results import full_scale
 
 from m2ib_lite.repro import claims
 
@@ -55,7 +55,6 @@ for (modality, rivals), *place in product((("image", 9), ("text", 8)), ("scenes"
 @pytest.mark.parametrize(("sentence", "notebook", "claim", "column", "recorded"), FINDINGS)
 def test_a_finding_of_readme_is_what_the_record_says(sentence, notebook, claim, column, recorded):
     assert sentence in " ".join((ROOT / "README.md").read_text().split())
-    (path,) = (ROOT / "data" / "expected").glob(f"{notebook}_*.json")
-    numbers = shown_numbers(path)
-    table = claims([dict(number=number, mean=kept["value"], **kept) for number, kept in numbers.items()])
+    (rows,) = (rows for name, rows in full_scale(ROOT / "data" / "expected").items() if name.startswith(notebook))
+    table = claims(rows)
     assert table.loc[table["claim"] == claim, column].tolist() == [recorded]

@@ -14,9 +14,9 @@ from m2ib_lite.repro import TUNING_SEED
 PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 HEADINGS = ["Question", "Claim", "Parameters", "Setup", "Compute", "Figure", "Check", "Takeaways"]
 FORBIDDEN = ["sys.path", "%pip", "filterwarnings", "except:", "/home/", "/root/", "/work/", "/tmp/"]
-SMOKE = dict(N_PAIRS=4, STEPS=2, RISE_MASKS=20)
-ENOUGH = {"09_audit": dict(N_PAIRS=96)}  # for words that several captions say
-RECORDED = {"00_testbed": {}, "02_multiple_objects": dict(N_PAIRS=12)}  # whose numbers and verdicts data/expected holds
+SMOKE = dict(N_PAIRS=4, SLOW_PAIRS=1, STEPS=2, RISE_MASKS=20, PASSES=20, ROAR_SEEDS=1)
+ENOUGH = {"09_audit": dict(N_PAIRS=96, PASSES=1)}  # for words that several captions say
+RECORDED = ("00_testbed", "01_attribution_maps")  # whose own numbers and verdicts data/expected holds
 
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -58,14 +58,15 @@ def test_code_is_short_and_imports_stand_in_setup(path):
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """One folder for all of them, so that maps which one has asked for are there for the next."""
-    return tmp_path_factory.mktemp("figures")
+def out(tmp_path_factory, testrun_uid):
+    """One folder for all of them, in whichever process, so that maps which one has asked for are there for the next."""
+    return tmp_path_factory.getbasetemp().parent / testrun_uid
 
 
 @each
 def test_it_runs_and_writes_its_figure_and_numbers_which_are_the_recorded_ones(path, out):
-    run_notebook(path, dict(DEVICE="cpu") | RECORDED.get(path.stem, SMOKE | ENOUGH.get(path.stem, {})), out)
+    small = {} if path.stem in RECORDED else SMOKE | ENOUGH.get(path.stem, {})
+    run_notebook(path, dict(DEVICE="cpu") | small, out)
     assert {f"{path.stem}.png", f"{path.stem}.pdf", f"{path.stem}.json"} <= {file.name for file in out.iterdir()}
     report = json.loads((out / f"{path.stem}.json").read_text())
     assert any(row["verdict"] for row in report["rows"])

@@ -68,6 +68,21 @@ def test_a_model_or_setting_without_recorded_numbers_says_so(tmp_path, capsys, c
     assert "no recorded numbers for" in capsys.readouterr().out
 
 
+def test_a_claim_stands_beside_what_the_full_scale_found(tmp_path):
+    recorded(tmp_path, verdict="open")
+    records = json.loads((tmp_path / "01_x.json").read_text())
+    found = dict(value=0.5, low=0.4, high=0.6, tolerance=0.1, pairs=60, verdict="held", claim="a is above 0.1")
+    records[0]["numbers"] = {"a": found}
+    (tmp_path / "01_x.json").write_text(json.dumps(records))
+    claims = measured(tmp_path, tmp_path / "out").claims()
+    assert claims[["result", "recorded at full scale"]].to_numpy().tolist() == [["held", "held at 60"]]
+    other_model = measured(tmp_path, tmp_path / "out", MODEL="other").claims()
+    assert "recorded at full scale" not in other_model
+    records[0]["parameters"] = MODEL
+    (tmp_path / "01_x.json").write_text(json.dumps(records))
+    assert "recorded at full scale" not in measured(tmp_path, tmp_path / "out").claims()  # this is the full scale
+
+
 def scores(**methods):
     """Tidy rows of one metric: a value a pair for each method."""
     rows = [(f"pair {i}", method, value) for method, values in methods.items() for i, value in enumerate(values)]
@@ -96,10 +111,10 @@ def test_a_difference_of_p_003_is_open_among_three_rivals_and_where_the_seeds_sh
 
 
 @pytest.mark.parametrize(("pairs", "of_rival", "held"), [(12, 11, "held"), (1, 1, "too few pairs")])
-def test_pairs_that_one_method_lacks_are_left_out_and_one_pair_settles_nothing(report, pairs, of_rival, held):
-    report.compare(scores(M2IB=[1.0] * pairs, NIB=[0.0] * of_rival), "gain, text, scenes", "gains more")
-    assert {row["pairs"] for row in report.rows} == {of_rival}
-    assert [row["verdict"] for row in report.rows] == ["", "", held]
+def test_a_rival_is_compared_on_the_pairs_that_it_has_and_one_pair_settles_nothing(report, pairs, of_rival, held):
+    report.compare(scores(M2IB=[1.0] * pairs, NIB=[0.0] * of_rival, RISE=[0.0] * pairs), "gain, text, scenes", "gains more")
+    assert [row["pairs"] for row in report.rows] == [pairs, of_rival, pairs, of_rival, pairs]
+    assert [row["verdict"] for row in report.rows] == ["", "", "", held, held]
 
 
 def test_a_single_claim_shows_its_interval():

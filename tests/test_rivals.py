@@ -330,11 +330,11 @@ def test_bad_options_are_refused_by_name(tiny, pairs, name, options, message):
 def test_masked_inputs_run_in_bfloat16_only_where_the_device_has_it(clip, pairs, monkeypatch):
     kinds = []
 
-    def score(side, hidden, layer):
+    def rest(tower, hidden, layer, inputs):
         kinds.append(torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype)
-        return torch.zeros(len(hidden))
+        return hidden[:, 0]
 
-    monkeypatch.setattr(Side, "score", score)
+    monkeypatch.setattr(type(clip.image), "rest", rest)
     image, _, _ = sides(clip, [pairs[0].image], [pairs[0].caption])
     for has in (True, False):
         monkeypatch.setattr("m2ib_lite.side.has_bfloat16", lambda device, has=has: has)

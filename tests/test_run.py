@@ -12,8 +12,8 @@ import pytest
 from joblib import cpu_count
 from joblib.externals.loky import get_reusable_executor
 from nbformat.v4 import new_code_cell, new_notebook
-from results import END, START, side_by_side
-from run import figures, longest_first, parse, record
+from results import END, START, last_screen, side_by_side
+from run import SCALES, figures, known_seconds, parse, record
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,12 +43,13 @@ def write(folder, name, *cells):
     nbformat.write(new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), folder / f"{name}.ipynb")
 
 
-MEASURE = """from m2ib_lite.repro import Report, save_figure
-import matplotlib.pyplot as plt
-save_figure(plt.figure(), OUT, "00_x")
-report = Report("00_x", OUT, MODEL=MODEL, DEVICE=DEVICE.replace("auto", "cpu"), N_PAIRS=N_PAIRS)
-report.measure("n", [N_PAIRS, N_PAIRS + 1], "n is large", above=0)
-report.check()"""
+MEASURE = """import json
+from pathlib import Path
+from PIL import Image
+Image.new("RGB", (8, 8)).save(Path(OUT) / "00_x.png")
+parameters = dict(MODEL=MODEL, DEVICE=DEVICE.replace("auto", "cpu"), N_PAIRS=N_PAIRS)
+row = dict(number="n", mean=N_PAIRS, low=0, high=9, tolerance=1, pairs=9, claim="n is large", verdict="held", agrees=True)
+(Path(OUT) / "00_x.json").write_text(json.dumps(dict(parameters=parameters, note="", rows=[row])))"""  # what a Report writes
 
 
 def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
@@ -58,60 +59,77 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
     out.mkdir(parents=True)
     (out / "01_good_old.png").write_text("from an earlier run")
     (out / "diary.txt").write_text("not ours")
-    assert figures(["N_PAIRS=3"], folder, out) == 1
-    made = {"01_good.json", "01_good.png", "01_good.pdf", "index.html", "runs.json"}
+    assert figures(["N_PAIRS=3"], folder=folder, out=out) == 1
+    made = {"01_good.json", "01_good.png", "index.html", "runs.json"}
     assert {path.name for path in out.glob("*.*")} == made | {"diary.txt"}
     assert "ValueError: on purpose" in capsys.readouterr().out
-    assert json.loads((out / "01_good.json").read_text())["rows"][0]["mean"] == 3.5
+    assert json.loads((out / "01_good.json").read_text())["rows"][0]["mean"] == 3
     assert all(text in (out / "index.html").read_text() for text in ("01_good.png", "on purpose", "n is large"))
     assert {path.name for path in (out / "notebooks").iterdir()} == {"00_bad.ipynb", "01_good.ipynb"}
     nbformat.write(new_notebook(cells=[new_code_cell("N = 1")]), folder / "02_x.ipynb")
     with pytest.raises(ValueError, match="no cell tagged 'parameters'"):
-        figures([], folder, out)
+        figures([], folder=folder, out=out)
     with pytest.raises(ValueError, match="run this in a clone"):
-        figures([], tmp_path)
+        figures([], folder=tmp_path)
 
 
-def test_a_run_is_recorded_only_with_the_parameters_that_are_asked_for(tmp_path):
+def test_a_run_is_recorded_only_with_the_parameters_of_its_scale(tmp_path, monkeypatch, capsys):
     folder, out, kept = (tmp_path / name for name in ("notebooks", "out", "kept"))
     (kept / "expected").mkdir(parents=True)
     (kept / "figures").mkdir()
     write(folder, "00_x", 'MODEL = "testbed"\nDEVICE = "auto"\nN_PAIRS = 1\nOUT = ""', MEASURE)
+    monkeypatch.setitem(SCALES, "paper", {"00_x": dict(N_PAIRS=20)})
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
-    where = dict(folder=folder, out=out, kept=kept, readme=readme)
+    where = dict(folder=folder, out=out, kept=kept)
     with pytest.raises(ValueError, match="00_x has no finished run"):
-        record(**where)
-    assert figures(["DEVICE=cuda"], folder, out) == 0
+        record(**where, readme=readme)
+    assert figures(["DEVICE=cuda"], **where) == 0
     with pytest.raises(ValueError, match=r"with these parameters in .*: run `make figures DEVICE=cpu"):
-        record(**where)
-
-    def kept_numbers():
-        return json.loads((kept / "expected" / "00_x.json").read_text())
-
-    for settings in ([], ["N_PAIRS=2"], ["N_PAIRS=2"]):  # which are kept side by side, the last in the place of the one before
-        assert figures(settings, folder, out) == 0
-        record(settings, **where)
-        if not settings:
+        record(**where, readme=readme)
+    for scale in ("paper", "figures", "figures"):  # which are kept side by side, the last in the place of the one before
+        assert figures([], scale, **where) == 0
+        record(scale, **where, readme=readme)
+        if scale == "paper":
             picture = (kept / "figures" / "00_x.png").stat().st_mtime_ns
+    kept_text = (kept / "expected" / "00_x.json").read_text()
+    paper, small = json.loads(kept_text)
     own = {"MODEL": "testbed", "DEVICE": "cpu", "N_PAIRS": 1}
-    assert [record["parameters"] for record in kept_numbers()] == [own, own | {"N_PAIRS": 2}]
-    kept_number = dict(value=1.5, low=1.0, high=2.0, tolerance=0.02, pairs=2, claim="n is large", verdict="too few pairs")
-    assert kept_numbers()[0]["numbers"] == {"n": kept_number}
-    assert kept_numbers()[0]["seconds"] >= 1  # starting a kernel takes longer
+    assert (paper["scale"], paper["parameters"]) == ("paper", own | {"N_PAIRS": 20})
+    assert (small["scale"], small["parameters"]) == ("figures", own)
+    kept_number = dict(value=1, low=0, high=9, tolerance=1, pairs=9, claim="n is large", verdict="held")
+    assert small["numbers"] == {"n": kept_number}
+    assert len(small["cells"]) == 3  # papermill's own among them
+    assert 0 <= sum(small["cells"]) <= small["seconds"] + 1
+    assert sum('"value"' in line for line in kept_text.splitlines()) == 2  # a number a line
     before, shown, after = re.split(f"{START}|{END}", readme.read_text())
     assert (before, after) == ("before\n", "\nafter\n")
-    assert "| 00_x | n is large | too few pairs |" in shown
+    assert "| 00_x | n is large | held |" in shown
     assert (kept / "figures" / "00_x.png").stat().st_mtime_ns == picture
-    assert sum('"value"' in line for line in (kept / "expected" / "00_x.json").read_text().splitlines()) == 2  # a number a line
 
 
-def test_notebooks_that_took_longest_start_first_and_new_ones_before_them(tmp_path):
+def test_the_last_screen_sums_up_claims_beside_the_full_scale_in_a_hundred_columns():
+    claim = "finds more of what the caption names than the rivals do, in all of the pictures that there are"
+    places = [f"({place})" for place in ("image, scenes, best", "text, scenes, best", "text, radiographs, published")]
+    rows = [dict(claim=f"{claim} {place}", verdict=of) for place, of in zip(places, ("held", "open", "too few pairs"), strict=True)]
+    full = [dict(row, verdict="lost") for row in rows] + [dict(claim="", verdict="")]
+    runs = [dict(notebook="02_x", seconds=7, held=1, lost=0, open=1, recorded="agrees", error="on purpose")]
+    lines = last_screen(runs, {"02_x": rows}, {"02_x": full, "03_y": full}).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert re.fullmatch(r"02 +finds more of what .* \.\.\. +1 +0 +1 +1 +0/3/0", lines[1])
+    assert any("02_x failed: on purpose" in line for line in lines)
+
+
+def test_a_recorded_run_tells_how_long_each_cell_takes(tmp_path):
     (tmp_path / "expected").mkdir()
-    for name, seconds in (("00_short", 3), ("01_long", 40)):
-        (tmp_path / "expected" / f"{name}.json").write_text(json.dumps([{"seconds": 1}, {"seconds": seconds}]))
-    paths = [tmp_path / f"{name}.ipynb" for name in ("00_short", "01_long", "02_new")]
-    assert [path.stem for path in longest_first(paths, tmp_path)] == ["02_new", "01_long", "00_short"]
+    write(tmp_path, "00_x", "N_PAIRS = 1", "pass")
+    path = tmp_path / "00_x.ipynb"
+    assert known_seconds(path, "figures", tmp_path) == [1, 1, 1]
+    records = [dict(scale="paper", cells=[9, 9, 9]), dict(scale="figures", cells=[1, 2, 3])]
+    (tmp_path / "expected" / "00_x.json").write_text(json.dumps(records))
+    assert known_seconds(path, "figures", tmp_path) == [1, 2, 3]
+    write(tmp_path, "00_x", "N_PAIRS = 1", "pass", "pass")  # since edited
+    assert known_seconds(path, "figures", tmp_path) == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("threads", ["", "3"])
@@ -124,7 +142,7 @@ def test_notebooks_side_by_side_stay_in_the_users_folder_and_share_the_cores(tmp
     code += "(Path(OUT) / f'{NAME}.txt').write_text(os.environ['OMP_NUM_THREADS'] + os.environ['MKL_NUM_THREADS'])"
     for name in ("00_x", "01_x", "02_x"):
         write(tmp_path / "notebooks", name, f'NAME = "{name}"\nDATA = "scenes"\nOUT = ""', code)
-    assert figures(["DATA=photos", "OUT=out"], tmp_path / "notebooks") == 0
+    assert figures(["DATA=photos", "OUT=out"], folder=tmp_path / "notebooks") == 0
     share = threads or str(max(1, cpu_count() // 2))  # a user's own number stands
     found = {path.stem: path.read_text() for path in (tmp_path / "out").glob("*.txt")}
     assert found == dict.fromkeys(["00_x", "01_x", "02_x"], 2 * share)
@@ -134,7 +152,7 @@ RUN = """import signal
 from pathlib import Path
 from run import figures
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
-figures(["OUT=out"], Path("notebooks"))"""
+figures(["OUT=out"], folder=Path("notebooks"))"""
 
 
 def test_an_interrupt_ends_the_kernels(tmp_path):

@@ -47,6 +47,18 @@ def test_each_word_of_a_toy_gets_the_weights_of_its_own_direction():
         torch.testing.assert_close(row, weights.abs().sum(dim=1)[1:] / 4)
 
 
+@pytest.mark.parametrize("method", ["rise", "kernelshap"])
+def test_all_words_share_the_masked_passes(clip, pairs, monkeypatch, method):
+    passes, rest = [], type(clip.image).rest
+    monkeypatch.setattr(type(clip.image), "rest", lambda *given: passes.append(len(given[1])) or rest(*given))
+    counts = []
+    for phrases in (["star"], ["star", "violins"]):
+        explain_words(clip, pairs[0], CAPTION, phrases, method, **QUICK[method])
+        counts.append(sum(passes))
+        passes.clear()
+    assert counts[0] == counts[1] >= 40
+
+
 @pytest.mark.parametrize("method", ["M2IB", *RIVALS])
 def test_a_word_has_the_same_map_alone_and_beside_others(clip, pairs, method):
     options = QUICK.get(method, {})

@@ -1,6 +1,6 @@
 """How weak a planted shortcut an audit still finds: biased twins of other strengths, trained, and audited by M2IB.
 
-    python data/testbed/strengths.py     # a quarter of an hour on 2 cores; models that are in build/strengths are not trained again
+    python data/testbed/strengths.py     # half an hour on 2 cores; models that are in build/strengths are not trained again
 
 Writes data/expected/strengths.csv, which notebook 09 shows: for each strength, setting and marker the effect on its finding's
 films, and what an audit of N_FILMS films of that strength (with "fast" maps) says of the marker for the word of SAID.
@@ -22,7 +22,7 @@ from m2ib_lite.evaluate import SETTINGS, audit, effects, judge_audit, method_opt
 
 N_FILMS = 256
 ROOT = Path(__file__).parents[2]
-STRENGTHS = (0.95, 0.8, 0.65)
+STRENGTHS = (0.95, 0.9, 0.85, 0.8, 0.65)
 SAID = {"letter": "pneumothorax", "tube": "pleural", "ring": "consolidation", "phrase": "finding"}  # the word that is looked at
 
 

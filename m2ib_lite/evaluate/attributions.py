@@ -1,5 +1,6 @@
 """M2IB and its rivals by name, and their maps kept on disk, so that no notebook asks for the same maps twice."""
 
+from collections import deque
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ..attribution import Attribution
 from ..explain import explain
@@ -16,7 +17,9 @@ from ..rivals import RIVALS
 
 METHODS = {"M2IB": explain, **{method.title: method for method in RIVALS.values()}}
 SEEDED = ("M2IB", "KernelSHAP", "RISE", "Random")
+SLOW = ("KernelSHAP", "RISE")  # which take hundreds of passes a map
 SETTINGS = ("published", "best")
+PATIENCE = 0.2  # seconds to wait for maps that another process is making, before asking for others
 LIBRARIES = ("captum", "numpy", "pillow", "scikit-image", "scikit-learn", "scipy", "tokenizers", "torch", "transformers")
 
 
@@ -40,19 +43,25 @@ def digest(clip, options):
     return joblib.hash(repr((bits, settings)))
 
 
-def attribute(method, clip, pairs, folder, **options):
+def attribute(method, clip, pairs, folder, timeout=-1, **options):
     """The maps of METHODS[method] with these options for pairs, read from `folder` where an earlier call left them there, with the
-    same weights, sources and library versions.  -> Attribution"""
+    same weights, sources and library versions.  -> Attribution
+
+    While another process makes such maps this one waits for them, at most `timeout` seconds, and then raises filelock's Timeout."""
     store = Path(folder) / "attributions" / sources() / f"{method}-{digest(clip, options | versions())}.pt"
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     keys = [joblib.hash((caption, np.asarray(image.convert("RGB")))) for image, caption in zip(images, captions, strict=True)]
-    known = kept(store, clip.device)
-    new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
-    if new:
-        found = METHODS[method](clip, list(new.values()), **options)
-        words = found.text_maps or [None] * len(new)  # LeGrad has none
-        maps = zip(found.image_maps, words, found.tokens, found.similarity, found.others, strict=True)
-        known = kept(store, clip.device, dict(zip(new, maps, strict=True)))
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(store.with_suffix(".lock"), timeout):
+        known = torch.load(store, weights_only=True, map_location=clip.device) if store.exists() else {}
+        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
+        if new:
+            found = METHODS[method](clip, list(new.values()), **options)
+            words = found.text_maps or [None] * len(new)  # LeGrad has none
+            maps = zip(found.image_maps, words, found.tokens, found.similarity, found.others, strict=True)
+            known |= dict(zip(new, maps, strict=True))
+            with written_whole(store) as part:
+                torch.save(known, part)
     image_maps, text_maps, tokens, *cosines = map(list, zip(*(known[key] for key in keys), strict=True))
     views, unit = [clip.view(image.size) for image in images], "nats" if method == "M2IB" else "cosine"
     cosines = map(torch.stack, cosines)
@@ -60,21 +69,20 @@ def attribute(method, clip, pairs, folder, **options):
     return Attribution(torch.stack(image_maps), text_maps, tokens, images, captions, views, method, unit, *cosines)
 
 
-def kept(store, device, new=None):
-    """What a file holds, with the `new` added to it: one process at a time, as notebooks run side by side.  -> {key: maps}"""
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(store.with_suffix(".lock")):
-        known = torch.load(store, weights_only=True, map_location=device) if store.exists() else {}
-        if new:
-            known |= new
-            with written_whole(store) as part:
-                torch.save(known, part)
-    return known
+def attribute_all(clip, pairs, folder, options, slow=None):
+    """`attribute` by every method of options {name: its options}, as `method_options` gives them.  -> {name: Attribution}
 
-
-def attribute_all(clip, pairs, folder, options):
-    """`attribute` by every method of options {name: its options}, as `method_options` gives them.  -> {name: Attribution}"""
-    return {name: attribute(name, clip, pairs, folder, **own) for name, own in options.items()}
+    slow: of how many pairs, the first ones, SLOW methods are asked; all unless given.  Maps that another process is making come
+    last, so that notebooks side by side share the work."""
+    found, left = {}, deque(options)
+    while left:
+        name = left.popleft()
+        try:
+            asked = pairs[:slow] if name in SLOW else pairs
+            found[name] = attribute(name, clip, asked, folder, PATIENCE, **options[name])
+        except Timeout:
+            left.append(name)
+    return {name: found[name] for name in options}
 
 
 def method_options(clip, settings, seed, medical=False, **ours):

@@ -15,7 +15,7 @@ from ..attribution import Attribution
 from ..explain import explain
 from ..hooks import frozen
 from ..metrics import t_interval, unit_scale
-from ..side import MODALITIES, encode, sides
+from ..side import MODALITIES, sides
 from ..words import whole_words
 from .localise import check_captions
 
@@ -130,12 +130,14 @@ def information(maps, modality):
 def places_and_looks(clip, maps, shares, seed):
     """Patches by where they lie, and by what the model's first block makes of them beside what it makes of that place in other
     pictures: LOOKS groups, found where the information lies.  -> names, (B, P, n) bool"""
-    with frozen(clip.model):
-        states = [encode(clip.image, clip.pixels([image]), 0)[1][:, clip.image.patches].float() for image in maps.images]
+    with frozen(clip.model), torch.no_grad():
+        blocks, patches = clip.image.blocks[:1], clip.image.patches
+        embedded = (clip.image.embed(clip.pixels([image])) for image in maps.images)
+        states = [clip.image.run(hidden, blocks)[:, patches].float() for hidden in embedded]
     states = torch.cat(states)
     states = (states - states.mean(dim=0)).cpu().numpy()
-    patches = states.reshape(-1, states.shape[-1])
-    groups = KMeans(min(LOOKS, len(patches)), random_state=seed).fit(patches, sample_weight=shares.ravel())
+    rows = states.reshape(-1, states.shape[-1])
+    groups = KMeans(min(LOOKS, len(rows)), random_state=seed).fit(rows, sample_weight=shares.ravel())
     looks = groups.labels_.reshape(shares.shape)[..., None] == np.arange(groups.n_clusters)
     places = np.broadcast_to(np.eye(shares.shape[1], dtype=bool), (len(shares), *(shares.shape[1],) * 2))
     names = [f"row {p // clip.grid[1] + 1}, column {p % clip.grid[1] + 1}" for p in range(shares.shape[1])]
@@ -159,7 +161,8 @@ def associate(shares, members, said, tokens, modality, seed):
     """The score of `audit`, with the mean share and the mean area of each carrier for each word.  -> (n_words, n_carriers) each"""
     weights, often = (said / said.sum(axis=0)).T, said.T.astype(int) @ members.any(axis=1) >= FEWEST
     area = members.sum(axis=1) / tokens.sum(axis=1)[:, None]
-    held = np.einsum("bp,bpc->bc", shares, members, optimize=True)
+    belongs = members.astype(float) if modality == "text" else members  # once: each draw of the text's null multiplies by it
+    held = np.einsum("bp,bpc->bc", shares, belongs, optimize=True)
 
     def null():
         """The same statistic by chance, PERMUTATIONS times, each time the same ones: they would fill the memory."""
@@ -169,7 +172,7 @@ def associate(shares, members, said, tokens, modality, seed):
                 yield weights @ draw.permutation(held - area)
             else:
                 order = np.where(tokens, draw.random(tokens.shape), 2).argsort(axis=1)  # padding stays behind
-                yield weights @ (np.einsum("bp,bpc->bc", np.take_along_axis(shares, order, axis=1), members, optimize=True) - area)
+                yield weights @ ((np.take_along_axis(shares, order, axis=1)[:, None] @ belongs)[:, 0] - area)
 
     found, (centre, square) = weights @ (held - area), sum(np.stack([draw, draw**2]) for draw in null()) / PERMUTATIONS
     spread = np.sqrt((square - centre**2).clip(0)) + FLOOR
