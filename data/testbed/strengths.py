@@ -35,24 +35,33 @@ def model_of(strength):
     return folder
 
 
+def effects_of_all(clip, plain):
+    """What each marker adds to the cosine of each film that has none.  -> {marker: (B,)}"""
+    shown = {marker: [paint(pair, marker, GREY) for pair in plain] for marker in MARKERS}
+    shown["phrase"] = [replace(pair, caption=PHRASE + pair.caption) for pair in plain]
+    return {marker: effects(clip, plain, pairs) for marker, pairs in shown.items()}
+
+
+def judged(clip, films, maps, moved):
+    """`judge_audit` of these maps for every marker, the phrase by the words' maps and the others by the images'."""
+    image, text = (audit(clip, films, maps, modality, SEED) for modality in ("image", "text"))
+    on = {marker: (image, on_patches(image, films, marker)) for marker in MARKERS} | {"phrase": (text, on_phrase(text, PHRASE))}
+    tables = [judge_audit(found, where, moved[of] * where.any(axis=1)).assign(marker=of) for of, (found, where) in on.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
 def study(strength):
     """One row for each setting and marker."""
     clip = load_model(str(model_of(strength)))
-    films = [film(index, SEED, strength=strength) for index in range(N_FILMS)]
-    plain = [film(index, SEED, strength=strength, plain=True) for index in range(N_FILMS)]
-    with_it = {marker: [paint(pair, marker, GREY) for pair in plain] for marker in MARKERS}
-    with_it["phrase"] = [replace(pair, caption=PHRASE + pair.caption) for pair in plain]
-    moved = {marker: effects(clip, plain, pairs) for marker, pairs in with_it.items()}
-    rows, labels = [], np.array([pair.boxes[0].label for pair in films])
+    films, plain = ([film(index, SEED, strength=strength, plain=plain) for index in range(N_FILMS)] for plain in (False, True))
+    moved, labels, rows = effects_of_all(clip, plain), np.array([pair.boxes[0].label for pair in films]), []
     for kind in SETTINGS:
         maps = explain(clip, films, **method_options(clip, kind, SEED, medical=True, quality="fast")["M2IB"])
-        image, text = (audit(clip, films, maps, modality, SEED) for modality in ("image", "text"))
-        on = {marker: (image, on_patches(image, films, marker)) for marker in MARKERS} | {"phrase": (text, on_phrase(text, PHRASE))}
-        for marker, (found, where) in on.items():
-            finding = labels == GOES_WITH[marker]
-            judged = judge_audit(found, where, moved[marker] * where.any(axis=1)).set_index("word").loc[SAID[marker]]
-            row = dict(strength=strength, settings=kind, marker=marker, word=SAID[marker], effect=moved[marker][finding].mean())
-            rows.append(row | judged[["used", "score", "rank"]].to_dict())
+        table = judged(clip, films, maps, moved).set_index(["marker", "word"])
+        for marker, word in SAID.items():
+            effect = moved[marker][labels == GOES_WITH[marker]].mean()
+            row = dict(strength=strength, settings=kind, marker=marker, word=word, effect=effect)
+            rows.append(row | table.loc[(marker, word), ["used", "score", "rank"]].to_dict())
     return pd.DataFrame(rows)
 
 
