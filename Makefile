@@ -17,7 +17,7 @@ figures paper: $(VENV)/installed
 record: $(VENV)/installed
 	for scale in figures paper; do \
 	  $(KEEP_MEMORY) $(BIN)/python notebooks/run.py $$scale DEVICE=cpu; \
-	  $(BIN)/python notebooks/run.py record $$scale; \
+	  $(BIN)/python notebooks/run.py record $$scale || exit 1; \
 	done  # a number that moved fails the run, and is what we want to record
 
 test: $(VENV)/installed

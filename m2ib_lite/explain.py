@@ -6,7 +6,8 @@ from numbers import Integral
 import torch
 
 from .bottleneck import capacity, moments, optimise
-from .side import MODALITIES, asked, attribute_sides, both, check_positive, own_generator
+from .options import both, check_positive
+from .side import MODALITIES, asked, attribute_sides, own_generator
 
 QUALITIES = {  # Adam's steps, noise samples a step, and whether half of them are the others' negatives
     "fast": dict(steps=10, samples=4, antithetic=True),

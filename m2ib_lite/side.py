@@ -4,10 +4,8 @@ M2IB and its rivals answer the same question of a `Side`: what of its input carr
 """
 
 import hashlib
-import math
 from dataclasses import dataclass, replace
 from inspect import signature
-from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -20,28 +18,11 @@ from .attribution import Attribution
 from .data import Images, Pair
 from .hooks import capture, frozen
 from .models import Clip, Tower, check_caption, has_bfloat16
+from .options import both, check_positive
 
 MODALITIES = ("image", "text")  # in the order of Clip.towers
-COUNTS = ("steps", "samples", "batch_size", "shard")
 BAR_DELAY = 2  # seconds before a progress bar shows
 LEAST = 1e-3  # two embeddings, which are 1 long, that are less apart are the same
-
-
-def check_positive(**numbers):
-    """ValueError for the first of them that is no finite number above zero; a count must be whole."""
-    for name, value in numbers.items():
-        if not isinstance(value, Real) or not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}: give a number above zero")
-        if name in COUNTS and not isinstance(value, Integral):
-            raise ValueError(f"{name} is {value}: give a whole number")
-
-
-def both(name, value, default=(None, None)):
-    """An option as an (image, text) pair: one value serves both, None takes the default's own."""
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{name} is {value!r}: give one value, or a pair (image, text)")
-    return tuple(own if given is None else given for given, own in zip(pair, default, strict=True))
 
 
 def asked(modality):
@@ -71,8 +52,7 @@ def encode(tower, inputs, layer):
 class Side:
     """One tower of B pairs.  inputs: pixels or ids.  hidden: (B, T, D), what block `layer` gives, -1: what the first one reads.
     content: (B, T) bool, the positions that have a score.  valid: (B, T) bool, those that are no padding.  target: (B, E), the
-    other tower's embeddings.  pooled: (B,), where the own embedding is read.  masked: where all B are of one
-    input, the embeddings of what `keep` made of it, by what was kept."""
+    other tower's embeddings.  pooled: (B,), where the own one is read.  masked: of one input's targets, what `keep` embedded."""
 
     clip: Clip
     modality: str

@@ -47,13 +47,16 @@ def last_screen(runs, reports, full):
 
 def side_by_side(rows):
     """The numbers of one notebook that are of a method, as text of three digits, the best of each column in bold, its heading
-    with the direction that is better.  -> {domain: DataFrame of methods and metrics}"""
-    means, tables = pd.DataFrame(rows, columns=["number", "mean"]), {}
+    with the direction that is better; a method that was asked of fewer pairs than others says of how many.
+    -> {domain: DataFrame of methods and metrics}"""
+    means, tables = pd.DataFrame(rows, columns=["number", "mean", "pairs"]), {}
     found = means.join(means["number"].str.extract(NUMBER))
     for domain, group in found[found["method"].isin(METHODS)].groupby("domain", sort=False):
         wide = group.pivot(index="method", columns="column", values="mean").loc[group["method"].unique(), group["column"].unique()]
         lower, text = wide.columns.str.startswith(LOWER), wide.map("{:.3g}".format)
         text = text.mask(wide == wide.min().where(lower, wide.max()), "**" + text + "**")
+        pairs = group.groupby("method")["pairs"].max()
+        text = text.rename({method: f"{method} ({of} pairs)" for method, of in pairs[pairs < pairs.max()].items()})
         tables[domain] = text.set_axis([f"{name} {'↓' if less else '↑'}" for name, less in zip(text, lower)], axis=1)
     return tables
 

@@ -8,7 +8,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "m2ib_lite"
-LOWER = ["files", "hooks", "bottleneck", "metrics", "words", "models", "data", "attribution", "side", "explain"]
+LOWER = ["files", "options", "hooks", "bottleneck", "metrics", "words", "models", "data", "attribution", "side", "explain"]
 ORDER = [
     *LOWER,
     "segments",
@@ -23,7 +23,7 @@ ORDER = [
     "__init__",
     "__main__",
 ]
-CORE = ["hooks", "bottleneck", "metrics", "words", "attribution", "side", "explain", "models/clip", "models/towers"]
+CORE = ["hooks", "bottleneck", "metrics", "words", "attribution", "options", "side", "explain", "models/clip", "models/towers"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {"testbed", "scenes", "radiographs", "backgrounds", "chest", "draw", "train", "tune"}
 GENERATORS = NAMES | {path.stem for path in TESTS.parent.glob("data/testbed/**/*.py")}
@@ -63,7 +63,7 @@ def test_imports_only_point_down(path):
 
 @each_file
 def test_modules_and_functions_stay_small(path):
-    assert lines([path]) <= 255
+    assert lines([path]) < 250
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 40, node.name

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[1]
 def test_the_best_of_each_column_is_bold():
     rows = [("drop, image, scenes: M2IB", 1.0), ("drop, image, scenes: NIB", 2.0), ("drop, image, scenes: M2IB against NIB", 3.0)]
     rows += [("increase, image, scenes: M2IB", 10.0), ("increase, image, scenes: NIB", 20.0), ("R@1", 0.9)]
-    (table,) = side_by_side([dict(number=number, mean=mean) for number, mean in rows]).values()
+    (table,) = side_by_side([dict(number=number, mean=mean, pairs=8 if "NIB" in number else 9) for number, mean in rows]).values()
     assert table.loc["M2IB"].to_dict() == {"drop, image ↓": "**1**", "increase, image ↑": "10"}
-    assert table.loc["NIB"].to_dict() == {"drop, image ↓": "2", "increase, image ↑": "**20**"}
+    assert table.loc["NIB (8 pairs)"].to_dict() == {"drop, image ↓": "2", "increase, image ↑": "**20**"}
 
 
 def test_parameters_are_parsed_like_their_defaults():
@@ -73,7 +73,7 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
         figures([], folder=tmp_path)
 
 
-def test_a_run_is_recorded_only_with_the_parameters_of_its_scale(tmp_path, monkeypatch, capsys):
+def test_a_run_is_recorded_only_with_the_parameters_of_its_scale(tmp_path, monkeypatch):
     folder, out, kept = (tmp_path / name for name in ("notebooks", "out", "kept"))
     (kept / "expected").mkdir(parents=True)
     (kept / "figures").mkdir()

@@ -6,8 +6,6 @@ Writes data/expected/passes.csv, which notebook 09 shows: for each method, numbe
 under the ROC over words and markers of both twins, and the shares of used words found and of the clean twin's accused.
 """
 
-from pathlib import Path
-
 import pandas as pd
 from draw import SEED
 from sklearn.metrics import roc_auc_score
@@ -47,4 +45,4 @@ if __name__ == "__main__":
     clips = {name: load_model(str(MODELS / name)) for name in ("radiographs-biased", "radiographs-clean")}
     twins = {name: (clip, effects_of_all(clip, plain)) for name, clip in clips.items()}
     rows = [row for method, of in PASSES.items() for options in of for row in study(method, options)]
-    pd.DataFrame(rows).round(3).to_csv(Path(ROOT) / "data" / "expected" / "passes.csv", index=False)
+    pd.DataFrame(rows).round(3).to_csv(ROOT / "data" / "expected" / "passes.csv", index=False)

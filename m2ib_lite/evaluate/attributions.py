@@ -46,7 +46,6 @@ def digest(clip, options):
 def attribute(method, clip, pairs, folder, timeout=-1, **options):
     """The maps of METHODS[method] with these options for pairs, read from `folder` where an earlier call left them there, with the
     same weights, sources and library versions.  -> Attribution
-
     While another process makes such maps this one waits for them, at most `timeout` seconds, and then raises filelock's Timeout."""
     store = Path(folder) / "attributions" / sources() / f"{method}-{digest(clip, options | versions())}.pt"
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
@@ -71,7 +70,6 @@ def attribute(method, clip, pairs, folder, timeout=-1, **options):
 
 def attribute_all(clip, pairs, folder, options, slow=None):
     """`attribute` by every method of options {name: its options}, as `method_options` gives them.  -> {name: Attribution}
-
     slow: of how many pairs, the first ones, SLOW methods are asked; all unless given.  Maps that another process is making come
     last, so that notebooks side by side share the work."""
     found, left = {}, deque(options)

@@ -12,7 +12,8 @@ from einops import rearrange
 
 from .. import metrics
 from ..hooks import frozen
-from ..side import check_positive, sides
+from ..options import check_positive
+from ..side import sides
 from .localise import check_captions, tidy, unit_maps
 
 STEPS = 10  # of a deletion or insertion curve, from nothing changed to everything

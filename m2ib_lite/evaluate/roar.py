@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
 
-from ..side import BAR_DELAY, check_positive
+from ..options import check_positive
+from ..side import BAR_DELAY
 from .degrade import remove_pixels, remove_words, spread
 from .localise import check_captions
 

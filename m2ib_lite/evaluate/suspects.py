@@ -131,10 +131,8 @@ def places_and_looks(clip, maps, shares, seed):
     """Patches by where they lie, and by what the model's first block makes of them beside what it makes of that place in other
     pictures: LOOKS groups, found where the information lies.  -> names, (B, P, n) bool"""
     with frozen(clip.model), torch.no_grad():
-        blocks, patches = clip.image.blocks[:1], clip.image.patches
         embedded = (clip.image.embed(clip.pixels([image])) for image in maps.images)
-        states = [clip.image.run(hidden, blocks)[:, patches].float() for hidden in embedded]
-    states = torch.cat(states)
+        states = torch.cat([clip.image.run(hidden, clip.image.blocks[:1])[:, clip.image.patches].float() for hidden in embedded])
     states = (states - states.mean(dim=0)).cpu().numpy()
     rows = states.reshape(-1, states.shape[-1])
     groups = KMeans(min(LOOKS, len(rows)), random_state=seed).fit(rows, sample_weight=shares.ravel())

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from captum.attr import KernelShap
 
-from ..side import check_positive, own_generator, rival
+from ..options import check_positive
+from ..side import own_generator, rival
 
 AT_ONCE = 64  # masked inputs that go through a tower together
 

@@ -13,8 +13,8 @@ from ..data.load import SHIPPED, name_of
 from ..evaluate import digest, method_options, sources, versions
 from ..metrics import t_interval
 from ..models import load_model
+from ..options import check_positive
 from ..rivals import RIVALS
-from ..side import check_positive
 from . import store
 from .scoring import Scorer
 
