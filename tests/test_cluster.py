@@ -37,12 +37,12 @@ def victim(driver, turn):
 
 def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process(tmp_path, request):
     kills, rng = request.config.getoption("--kills"), np.random.default_rng(0)
-    whole, broken, left = tmp_path / "whole", tmp_path / "broken", []
+    whole, broken, left, log = tmp_path / "whole", tmp_path / "broken", [], tmp_path / "log"
     main([*COMMAND.split(), str(whole)])
     command = [sys.executable, "-m", "m2ib_lite", *COMMAND.split(), str(broken), "--ray", "local", "--workers", "2"]
     for turn in range(kills):
         if turn % 2 == 0:
-            driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            driver = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT)
         process = victim(driver, turn)
         time.sleep(rng.uniform(0, 3))  # a worker loads the model for seconds, and a pair takes half of one
         if process and psutil.pid_exists(process):
@@ -51,7 +51,7 @@ def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process
         if turn % 2:
             driver.wait()
     print(f"\nkilled, with so many of {PAIRS // 2} shards there: {left}")
-    assert len(left) > kills / 2
+    assert len(left) > kills / 2, log.read_text()
     assert kills % 2 == 0 or driver.wait() == 0
     main(command[3:])
     assert_frame_equal(*(pd.read_parquet(out / "scores") for out in (whole, broken)), check_exact=True)
