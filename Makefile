@@ -9,7 +9,7 @@ KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=85899345
 PICTURES := scenes radiographs retrieval shortcuts shortcuts_plain snow snow_plain
 TWINS := radiographs-biased radiographs-clean scenes-biased scenes-clean
 
-.PHONY: figures paper record test lab testbed clean
+.PHONY: figures paper record test lab explore testbed clean
 
 figures paper: $(VENV)/installed
 	$(KEEP_MEMORY) $(BIN)/python notebooks/run.py $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
@@ -28,6 +28,9 @@ test: $(VENV)/installed
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+explore: $(VENV)/installed
+	cd notebooks && ../$(BIN)/voila explore.ipynb  # voila.json: for this machine alone
 
 testbed: $(VENV)/installed
 	$(BIN)/python data/testbed/sprites/make_sprites.py

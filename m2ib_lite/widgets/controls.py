@@ -3,13 +3,13 @@
 import math
 from html import escape
 
-from ipywidgets import HTML, Box, Button, Checkbox, FloatLogSlider, GridBox, Image, IntSlider, Layout, Text, VBox
+from ipywidgets import HTML, Box, Button, Checkbox, FloatLogSlider, GridBox, Image, IntSlider, Layout, VBox
 
 from ..plots import own_scale
 from ..side import MODALITIES
 from .pictures import shade
 
-NARROW = Layout(width="150px")
+NARROW = Layout(width="136px")
 RANGE = -3, 2  # powers of ten that beta and sigma2 reach at least
 EFFORT = dict(steps=(1, 30, 1, 10), samples=(2, 20, 2, 4), seed=(0, 99, 1, 0))  # least, most, stride, at first
 STILL = dict(description_width="64px")
@@ -37,8 +37,8 @@ class Settings(VBox):
                 cells.append(self.options[name, modality])
         self.effort = {}
         for name, (least, most, stride, value) in EFFORT.items():
-            self.effort[name] = IntSlider(value, least, most, stride, description=name, style=STILL, layout=Layout(width="370px"))
-        grid = GridBox(cells, layout=Layout(grid_template_columns="72px 152px 152px", align_items="center"))
+            self.effort[name] = IntSlider(value, least, most, stride, description=name, style=STILL, layout=Layout(width="360px"))
+        grid = GridBox(cells, layout=Layout(grid_template_columns="86px 140px 140px", align_items="center", overflow="hidden"))
         super().__init__([grid, *self.effort.values()])
 
     def watch(self, changed):
@@ -94,13 +94,6 @@ class Column(Panel):
             button.layout.border = "2px solid black" if number == self.word else "2px solid transparent"
         self.words.children = self.buttons[: len(words)]
         self.sum.value = f"maximum {scores.max():.3g} {attribution.unit} a word"
-
-
-def caption_box(label, value, changed):
-    """A line to type a caption in; `changed` is called at each letter."""
-    box = Text(value, placeholder=label, layout=Layout(width="372px"))
-    box.observe(changed, "value")
-    return box
 
 
 def said(text, colour="#b00020"):

@@ -54,14 +54,14 @@ class Explorer(w.HBox):
         self.source = w.Dropdown(options=[*SOURCES, FILE], value=first, description="picture", layout=WIDE)
         self.number = w.IntSlider(0, 0, 1, description="number", layout=WIDE)
         self.upload = w.FileUpload(accept=".png,.jpg,.jpeg", description="Upload a PNG or JPEG", layout=WIDE)
-        labels = "a caption", "a second caption, beside the first"
-        self.captions = [w.Text(placeholder=label, description="caption", layout=WIDE) for label in labels]
+        hints = {"caption": "what the picture shows", "beside it": "a second caption, if you like"}
+        self.captions = [w.Text(placeholder=hint, description=label, layout=WIDE) for label, hint in hints.items()]
         self.message, self.settings = w.HTML(layout=WIDE), Settings(self.clip)
         most = self.settings.effort["steps"].value
         self.step = w.IntSlider(most, 1, most, description="step", layout=w.Layout(width="240px"))
         self.play = w.Play(value=most, min=1, max=most, interval=250, show_repeat=False)
         w.jslink((self.play, "value"), (self.step, "value"))
-        self.threshold = w.FloatSlider(0, min=0, max=0.95, step=0.05, description="threshold", layout=WIDE)
+        self.threshold = w.FloatSlider(0, min=0, max=0.95, step=0.05, description="mask above", layout=WIDE)
         self.methods = {key: w.ToggleButton(description=of.title, layout=w.Layout(width="auto")) for key, of in RIVALS.items()}
         self.folder, self.save_button = w.Text("explored", description="folder", layout=WIDE), w.Button(description="Save")
         self.saved, self.shown_code = w.HTML(layout=WIDE), w.HTML(layout=WIDE)

@@ -39,7 +39,9 @@ def of_screen(clip, attribution):
 
 def outlined(picture, segment):
     """The edge of a Segment's mask and its box, drawn into a picture of the screen's size."""
-    mask = Image.fromarray(segment.mask).convert("L").resize(picture.size, Image.Resampling.BILINEAR).point(lambda v: 255 * (v > 127))
+    mask = (
+        Image.fromarray(segment.mask).convert("L").resize(picture.size, Image.Resampling.BILINEAR).point(lambda v: 255 * (v > 127))
+    )
     edge = np.asarray(mask) > np.asarray(mask.filter(ImageFilter.MinFilter(3)))
     picture.paste("white", mask=Image.fromarray(edge))
     if segment.box:
