@@ -61,8 +61,10 @@ def draw_map(clip, attribution, level):
     if level:
         (segment,) = small.segments("share", level=level)
         outlined(picture, segment)
-        box = f"its box {', '.join(str(round(shrunk * side)) for side in segment.box)}" if segment.box else "no box"
-        note += f"<br>mask {segment.mask.mean():.1%} of the picture, {box}"
+        note += f"<br>mask {segment.mask.mean():.1%} of the picture"
+        if segment.box:
+            x, y, width, height = (round(shrunk * side) for side in segment.box)
+            note += f", box {width} × {height} at {x}, {y}"
     return png(picture), note
 
 

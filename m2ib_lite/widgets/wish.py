@@ -6,83 +6,63 @@ from ..explain import explain
 from ..rivals import RIVALS
 from ..word_maps import explain_words
 
-FILE = "a file of yours"  # the source that is none of load_pairs's
-
-
-@dataclass(frozen=True)
-class Task:
-    """One map to find, and the panel that shows it: a caption's number or a rival's name, and the modality."""
-
-    panel: tuple
-    method: str
-    modality: str
-    caption: str
-    word: int | None
-    options: tuple
-
-    def find(self, clip, image, **watch):
-        """-> an Attribution of the image and the caption, or of one of its words"""
-        options = dict(self.options) | watch
-        if self.word is not None:
-            return explain_words(clip, image, self.caption, [self.word], self.method, **options).maps
-        method = explain if self.method == "M2IB" else RIVALS[self.method]
-        return method(clip, image, self.caption, modality=self.modality, progress=False, **options)
+FILE = "a file of yours"  # the source that load_pairs does not know
+NAMES = {0: "first", 1: "second"}  # of the captions, in files and code
+IMPORTS = """from m2ib_lite import explain, explain_words, load_model
+from m2ib_lite.data import load_pairs
+from m2ib_lite.rivals import RIVALS
+"""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """source: a name for load_pairs and a number, or FILE and a name.  captions: one or two; words: for each the number of the one
-    whose own map is shown, or None.  own: {modality: options}; for_words: those that differ from the model's own for words; effort:
-    steps, samples, ...  methods: names of RIVALS."""
+    """source: a name for load_pairs and a number, or FILE, a name and its bytes.  captions: one or two; words: for each the number
+    of the word whose own map is wanted, or None.  options, for_words: M2IB's, for a caption and beside the model's own for a word,
+    with effort: steps and the like.  methods: names of RIVALS."""
 
     source: tuple
-    captions: tuple
-    words: tuple
-    own: dict
+    captions: list
+    words: list
+    options: dict
     for_words: dict
     effort: dict
-    methods: tuple
+    methods: list
 
     def tasks(self):
-        """Task by task, in the order in which they are looked at."""
+        """(panel, method, caption, word, options) of each map; panel: a caption's or a method's place, and the word."""
         for n, (caption, word) in enumerate(zip(self.captions, self.words, strict=True)):
-            options = self.own["image"] if word is None else self.for_words
-            yield Task((n, "image"), "M2IB", "image", caption, word, tuple((options | self.effort).items()))
-            yield Task((n, "text"), "M2IB", "text", caption, None, tuple((self.own["text"] | self.effort).items()))
-        for name in self.methods:
-            yield Task((name, "image"), name, "image", self.captions[0], self.words[0], ())
-
-    def code(self, name, step, level):
-        """Python that finds the same maps after `step` steps, and the masks where there is a level.  name: the model's."""
-        effort = self.effort | dict(steps=step)
-        both = {option: (value, self.own["text"][option]) for option, value in self.own["image"].items()}
-        worded = any(word is not None for word in self.words)
-        lines = [f"from m2ib_lite import explain, {'explain_words, ' if worded else ''}load_model"]
-        lines += ["from m2ib_lite.data import load_pairs"] * (self.source[0] != FILE)
-        lines += ["from m2ib_lite.rivals import RIVALS"] * (self.words[0] is None and self.methods != ())
-        lines += ["", f"clip = load_model({str(name)!r})"]
-        source, which = self.source[:2]
-        lines += [f"image = {which!r}" if source == FILE else f"image = load_pairs({source!r})[{which}].image"]
-        for variable, caption, word in zip(("a", "b"), self.captions, self.words, strict=False):
-            lines += ["", f"{variable} = explain(clip, image, {caption!r}, {given(both | effort)})"]
+            yield (n, None), "M2IB", caption, None, self.options | self.effort
             if word is not None:
-                asked = f"[{word}], {given(self.for_words | effort)}"
-                lines += [f"{variable}_word = explain_words(clip, image, {caption!r}, {asked}).maps"]
-        for method in self.methods:
-            lines += [f"{method} = {rival_code(method, self.captions[0], self.words[0])}"]
-        if level:
-            shown = "a" if self.words[0] is None else "a_word"
-            lines += ["", f'(segment,) = {shown}.segments("share", level={level:g})  # .mask, .box, .point']
+                yield (n, word), "M2IB", caption, word, self.for_words | self.effort
+        for name in self.methods:
+            yield (name, None), name, self.captions[0], self.words[0], {}
+
+    def code(self, model, step, level):
+        """Python that finds these maps after `step` steps, and masks above a level."""
+        source, which = self.source[:2]
+        picture = repr(which) if source == FILE else f"load_pairs({source!r})[{which}].image"
+        lines = [IMPORTS, f"clip = load_model({str(model)!r})", f"image = {picture}"]
+        for (place, of), method, caption, word, options in self.tasks():
+            name = NAMES.get(place, place) + ("" if of is None else "_word")
+            lines.append(f"{name} = {call(method, caption, word, options | (dict(steps=step) if options else {}))}")
+            lines += [f"{name}_mask = {name}.segments('share', level={level:g})[0]"] * (level > 0)
         return "\n".join(lines)
 
 
-def given(options):
-    """Options as a call writes them."""
-    return ", ".join(f"{name}={value!r}" for name, value in options.items())
-
-
-def rival_code(method, caption, word):
-    """The call of a rival for a caption, or for one of its words."""
+def find_map(clip, image, method, caption, word, options):
+    """-> an Attribution of the image and the caption, or of one of its words"""
     if word is not None:
-        return f"explain_words(clip, image, {caption!r}, [{word}], method={method!r}).maps"
-    return f'RIVALS[{method!r}](clip, image, {caption!r}, modality="image")'
+        return explain_words(clip, image, caption, [word], method, **options).maps
+    if method == "M2IB":
+        return explain(clip, image, caption, progress=False, **options)
+    return RIVALS[method](clip, image, caption, modality="image", progress=False)
+
+
+def call(method, caption, word, options):
+    """What find_map does, as Python."""
+    given = "".join(f", {name}={value!r}" for name, value in options.items())
+    if word is not None:
+        return f"explain_words(clip, image, {caption!r}, [{word}], {method!r}{given}).maps"
+    if method == "M2IB":
+        return f"explain(clip, image, {caption!r}{given})"
+    return f"RIVALS[{method!r}](clip, image, {caption!r}, modality='image')"
