@@ -105,7 +105,7 @@ class Explorer(w.HBox):
     def take(self, change):
         """Take an uploaded picture."""
         if change.new:
-            self.file = FILE, change.new[0].name, bytes(change.new[0].content)
+            self.file = FILE, change.new[0]["name"], bytes(change.new[0]["content"])
             self.upload.value = ()  # so that the same file may come again
             self.source.value = FILE
             self.ask()
