@@ -27,7 +27,7 @@ test: $(VENV)/installed
 	$(KEEP_MEMORY) $(BIN)/pytest
 
 lab: $(VENV)/installed
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks --ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
 
 explore: $(VENV)/installed
 	cd notebooks && ../$(BIN)/voila explore.ipynb  # voila.json: for this machine alone

@@ -69,7 +69,7 @@ def find(page, selector):
 
 
 def text(page):
-    return page.find_element(By.TAG_NAME, "body").text
+    return find(page, "body")[0].text
 
 
 def maps(page):
@@ -78,19 +78,15 @@ def maps(page):
 
 
 def words(page):
-    """The words below the maps."""
-    return {button.text: button for button in find(page, ".widget-vbox .widget-vbox .widget-box > button")}
+    """The words below the maps, and the other buttons."""
+    return {button.text: button for button in find(page, "button")}
 
 
 def changes(page, action):
     """Do something, and wait for another map than before."""
     before = maps(page)[1:]
     action()
-    wait(page, lambda: maps(page)[1:] != before and not any(map(shown_bar, find(page, ".progress"))))
-
-
-def shown_bar(bar):
-    return bar.is_displayed()
+    wait(page, lambda: maps(page)[1:] != before)
 
 
 def write(page, caption, n=0):
