@@ -110,7 +110,7 @@ def test_it_answers_to_typing_clicks_sliders_and_files(page, tmp_path):
     changes(page, lambda: write(page, "an eagle and a guitar"))
     wait(page, lambda: "guitar" in words(page))
     changes(page, words(page)["guitar"].click)
-    wait(page, lambda: "M2IB for guitar" in text(page))
+    wait(page, lambda: "M2IB, guitar alone" in text(page))
     changes(page, lambda: slide(page, "mask above", Keys.ARROW_RIGHT * 8))
     wait(page, lambda: "of the picture, box" in text(page))
     changes(page, lambda: slide(page, "step", Keys.ARROW_LEFT * 3))

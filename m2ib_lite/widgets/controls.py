@@ -56,7 +56,7 @@ class Panel(VBox):
 
     def __init__(self, title="", *below):
         self.title, self.picture, self.note = HTML(f"<b>{title}</b>"), Image(format="png"), HTML()
-        super().__init__([self.title, self.picture, self.note, *below], layout=Layout(width="340px"))
+        super().__init__([self.title, self.picture, self.note, *below], layout=Layout(width="296px"))
 
 
 class Column(Panel):
@@ -64,7 +64,7 @@ class Column(Panel):
 
     def __init__(self, chosen):
         self.buttons, self.chosen, self.sum = [], chosen, HTML()
-        self.words = Box(layout=Layout(flex_flow="row wrap", max_width="330px"))
+        self.words = Box(layout=Layout(flex_flow="row wrap", max_width="286px"))
         super().__init__("M2IB", self.words, self.sum)
 
     def choose(self, button):
@@ -86,7 +86,7 @@ class Column(Panel):
             button.layout.border = f"2px solid {'black' if number == self.word else 'transparent'}"
         self.words.children = self.buttons[: len(words)]
         self.sum.value = f"maximum {scores.max():.3g} {attribution.unit} a word"
-        self.title.value = "M2IB" if self.word is None else f"M2IB for <b>{escape(words[self.word])}</b>"
+        self.title.value = f"<b>M2IB{'' if self.word is None else f', {escape(words[self.word])} alone'}</b>"
 
 
 def said(text, colour="#b00020"):
@@ -96,5 +96,5 @@ def said(text, colour="#b00020"):
 
 def to_copy(code):
     """Code, below a button that copies it."""
-    style = "background:#f5f5f5;padding:6px;overflow-x:auto;font-size:11px;line-height:1.4"
+    style = "background:#f5f5f5;padding:6px;white-space:pre-wrap;font-size:11px;line-height:1.4"
     return f'<button onclick="{COPY}">Copy the code</button><pre style="{style}">{escape(code)}</pre>'

@@ -216,7 +216,8 @@ class Explorer(w.HBox):
             place.show_words(attribution)
         if place.word == panel[1]:
             place.picture.value, note = draw_map(self.clip, attribution, self.threshold.value)
-            place.note.value = f"{note}<br>{attribution.verdict(0)}"
+            verdict = attribution.verdict(0).replace("no match", "<b>no match</b>")
+            place.note.value = f'<div style="line-height:1.4">{verdict}<br>{note}</div>'
 
     def draw_all(self, *_):
         """Everything, for another step or threshold."""

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from ..data import Images
 from ..plots import TEXT_COLOURS, overlay, own_scale
 
-SIDE = 320  # pixels of a picture on the screen, its longer side
+SIDE = 280  # pixels of a picture on the screen, its longer side
 FINE = 448  # pixels of the longer side of what is drawn from: a map has no more to show, and a photograph takes long
 MARK = (80, 255, 255)
 
