@@ -70,12 +70,9 @@ def information(own, side, *, steps, samples, antithetic, lr, seed, watch=None):
     beta, sigma2 = own[side.modality]["beta"], own[side.modality]["sigma2"]
     hidden, similarity, valid = problem(side, own[side.modality]["standardise"])
     draw = noise_of(side, seed, samples, antithetic)
-
-    def nats(alpha):
-        return capacity(hidden, alpha, sigma2).sum(dim=-1)  # (B, T)
-
-    see = watch and (lambda n, alpha: watch(side.modality, n, side.pick(nats(alpha))))
-    scores = nats(optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr, watch=see))
+    see = watch and (lambda n, alpha: watch(side.modality, n, side.pick(capacity(hidden, alpha, sigma2).sum(dim=-1))))
+    alpha = optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr, watch=see)
+    scores = capacity(hidden, alpha, sigma2).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
         raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")
     return side.pick(scores)
