@@ -9,7 +9,7 @@ KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=85899345
 PICTURES := scenes radiographs retrieval shortcuts shortcuts_plain snow snow_plain
 TWINS := radiographs-biased radiographs-clean scenes-biased scenes-clean
 
-.PHONY: figures paper record test lab testbed clean
+.PHONY: figures paper record test lab explore testbed clean
 
 figures paper: $(VENV)/installed
 	$(KEEP_MEMORY) $(BIN)/python notebooks/run.py $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
@@ -27,7 +27,10 @@ test: $(VENV)/installed
 	$(KEEP_MEMORY) $(BIN)/pytest
 
 lab: $(VENV)/installed
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks --ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
+
+explore: $(VENV)/installed
+	cd notebooks && ../$(BIN)/voila explore.ipynb  # voila.json: for this machine alone
 
 testbed: $(VENV)/installed
 	$(BIN)/python data/testbed/sprites/make_sprites.py

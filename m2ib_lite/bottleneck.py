@@ -1,7 +1,5 @@
 """The information bottleneck of M2IB (paper, section 3) on the hidden states of any model: noise in, information counted."""
 
-from itertools import islice
-
 import torch
 import torch.nn.functional as F
 
@@ -63,6 +61,9 @@ def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
         adam.step()
 
 
-def optimise(hidden, similarity, valid, draw_noise, *, steps, **options):
-    """Where `descend`, with the same arguments, stands after so many steps.  -> (B, T, D) float32"""
-    return next(islice(descend(hidden, similarity, valid, draw_noise, **options), steps, None))
+def optimise(hidden, similarity, valid, draw_noise, *, steps, watch=None, **options):
+    """Where `descend`, with the same arguments, stands after so many steps.  watch(n, alpha) sees each on the way.  -> (B, T, D)"""
+    for n, alpha in zip(range(steps + 1), descend(hidden, similarity, valid, draw_noise, **options), strict=False):
+        if watch:
+            watch(n, alpha)
+    return alpha

@@ -65,12 +65,13 @@ def problem(side, standardise):
     return (side.hidden - mean) / spread, similarity, side.valid
 
 
-def information(own, side, *, steps, samples, antithetic, lr, seed):
+def information(own, side, *, steps, samples, antithetic, lr, seed, watch=None):
     """What each position of one tower's `hidden` had to keep, in nats.  own: {modality: of_tower}  -> one vector (n,) a pair"""
     beta, sigma2 = own[side.modality]["beta"], own[side.modality]["sigma2"]
     hidden, similarity, valid = problem(side, own[side.modality]["standardise"])
     draw = noise_of(side, seed, samples, antithetic)
-    alpha = optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr)
+    see = watch and (lambda n, alpha: watch(side.modality, n, side.pick(capacity(hidden, alpha, sigma2).sum(dim=-1))))
+    alpha = optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr, watch=see)
     scores = capacity(hidden, alpha, sigma2).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
         raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")
@@ -90,6 +91,7 @@ def m2ib(
     antithetic=None,
     lr=1.0,
     seed=0,
+    watch=None,
 ):
     """M2IB as one more method for a Side.  Options as in `explain`.  -> scores(side), and the layer of each tower for `sides`"""
     if quality not in QUALITIES:
@@ -101,7 +103,7 @@ def m2ib(
         raise ValueError(f"samples is {effort['samples']}: antithetic noise comes in twos, give an even number")
     towers = {name: of_tower(clip, name, layer, standardise, beta=beta, sigma2=sigma2) for name in asked(modality)}
     layers = [towers[name]["layer"] if name in towers else 0 for name in MODALITIES]
-    return partial(information, towers, lr=lr, seed=seed, **effort), layers
+    return partial(information, towers, lr=lr, seed=seed, watch=watch, **effort), layers
 
 
 def explain(clip, images, captions=None, *, batch_size=8, progress=True, modality="both", against=None, **options):
@@ -119,6 +121,7 @@ def explain(clip, images, captions=None, *, batch_size=8, progress=True, modalit
     quality: "published", 10 of Adam's steps with 10 draws of noise each; "fast", 10 of 4, whose maps are about as good;
         "converged", 20 of 20, nearer to where a long optimisation ends.  steps, samples and antithetic (each draw comes with its
         negative) replace the quality's.  lr=1: Adam's.  seed=0: of the noise.
+    watch(modality, n, scores): called after n = 0, 1, ... steps, with one vector a pair; what it raises ends all.
     A result depends on (pair, options, seed) alone, on one kind of device.  The model comes back as it was, whatever happens.
     ValueError for a bad option, caption, image or number of them, or where the maps are not finite.
     """

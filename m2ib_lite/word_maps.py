@@ -57,6 +57,11 @@ def find_phrases(caption, words, phrases):
         spans.append((start, end))
     found = []
     for phrase in phrases:
+        if isinstance(phrase, int):
+            if phrase not in range(len(words)):
+                raise ValueError(f"there is no word {phrase}: give 0 to {len(words) - 1}")
+            found.append({phrase})
+            continue
         place = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", caption) if phrase.strip() else None  # no "owl" in "bowl"
         if place is None:
             raise ValueError(f"{phrase!r} does not stand in the caption {caption!r}: give words of it as it writes them")
@@ -79,9 +84,9 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
     """Which region of an image each word of its caption goes with, by M2IB or a rival in the image tower.  -> WordMaps
 
     image, caption: one of each as `explain` takes them, or a Pair.  phrases: words of the caption, or runs of them such as "piece
-    of cheese", the first where it stands more than once; each of its words where None.  method: "M2IB" or a name of RIVALS;
-    options: that method's, by default the model's own for words.  The image is encoded once, and all words go on from there as one
-    batch.
+    of cheese", the first where it stands more than once, or a word's number, from 0; each of its words where None.  method: "M2IB"
+    or a name of RIVALS; options: that method's, by default the model's own for words.  The image is encoded once, and all words go
+    on from there as one batch.
     ValueError for a bad option, phrase, image or caption.
     """
     if method not in ("M2IB", *RIVALS):
@@ -109,7 +114,7 @@ def explain_words(clip, image, caption=None, phrases=None, method="M2IB", **opti
         if telling.any():
             rows = scores(side.towards(F.normalize(added[telling], dim=-1)))
             maps[telling] = torch.stack(list(rows)).float().view(-1, *clip.grid)
-    words = words if phrases is None else list(phrases)
+    words = words if phrases is None else [words[phrase] if isinstance(phrase, int) else phrase for phrase in phrases]
     n = len(words)
     views, opened = [clip.view(images[0].size)] * n, Images(images.sources * n)
     match = [of_pair.expand(n, *of_pair.shape[1:]) for of_pair in cosines(clip, side, text_side)]

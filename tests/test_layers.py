@@ -19,6 +19,7 @@ ORDER = [
     "runs",
     "plots",
     "exports",
+    "widgets",
     "repro",
     "__init__",
     "__main__",

@@ -11,7 +11,7 @@ from run import defaults, run_notebook
 
 from m2ib_lite.repro import TUNING_SEED
 
-PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 HEADINGS = ["Question", "Claim", "Parameters", "Setup", "Compute", "Figure", "Check", "Takeaways"]
 FORBIDDEN = ["sys.path", "%pip", "filterwarnings", "except:", "/home/", "/root/", "/work/", "/tmp/"]
 SMOKE = dict(N_PAIRS=4, SLOW_PAIRS=1, STEPS=2, RISE_MASKS=20, ROAR_SEEDS=1)

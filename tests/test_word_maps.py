@@ -127,6 +127,7 @@ def test_bad_words_options_and_methods_are_refused_by_name(clip, pairs):
         (dict(samples=3, antithetic=True), "antithetic noise comes in twos"),
         (dict(phrases=[]), "there are no phrases: give words"),
         (dict(phrases=["tar"]), "'tar' does not stand"),
+        (dict(phrases=[5]), "there is no word 5: give 0 to 4"),
     ):
         with pytest.raises(ValueError, match=message):
             explain_words(clip, pairs[0], CAPTION, **options)
