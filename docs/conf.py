@@ -1,4 +1,4 @@
-"""How Sphinx sets the book that `make book` binds: README, these pages and the executed notebooks.  Nothing comes from a network."""
+"""How Sphinx sets the book that `make book` binds, of README, these pages and the executed notebooks, without any network."""
 
 import os
 
@@ -32,6 +32,7 @@ html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_theme_options = {"use_download_button": True, "use_fullscreen_button": False, "show_toc_level": 2}
 
+FILLED = 100  # characters
 REPOSITORY = os.environ.get("GITHUB_REPOSITORY")  # owner/name, which GitHub's runners set
 if REPOSITORY:
     html_theme_options |= {"repository_url": f"https://github.com/{REPOSITORY}", "use_repository_button": True}
@@ -43,12 +44,19 @@ def show_math(inside, node):
     raise nodes.SkipNode
 
 
-def keep_as_written(app, what, name, thing, options, lines):
-    """Docstrings are plain text: show them as they are."""
-    lines[:] = [".. code-block:: text", "   :class: docstring", "", *(f"   {line}" for line in lines), ""]
+def keep_as_text(app, what, name, thing, options, lines):
+    """Docstrings are plain text: show them as such, a line that fills the source's width joined with the next."""
+    text, filled = [], False
+    for line in lines:
+        if filled and line.strip():
+            text[-1] += " " + line.strip()
+        else:
+            text.append(line)
+        filled = len(line) > FILLED
+    lines[:] = [".. code-block:: text", "   :class: docstring", "", *(f"   {line}" for line in text), ""]
 
 
 def setup(app):
     """Tell Sphinx of both."""
     app.add_html_math_renderer("mathml", (show_math, None), (show_math, None))
-    app.connect("autodoc-process-docstring", keep_as_written)
+    app.connect("autodoc-process-docstring", keep_as_text)

@@ -26,8 +26,8 @@ def lay_out(executed, source, root):
     (source / "README.md").unlink()
     shutil.copytree(executed / "notebooks", source / "notebooks")
     shutil.copy(executed / RUN_PAGE, source / "docs" / RUN_PAGE)
-    for figure in executed.glob("*.pdf"):
-        shutil.copy(figure, source / "docs")
+    for file in (*executed.glob("*.pdf"), *executed.glob("*.json")):
+        shutil.copy(file, source / "docs")
 
 
 def bind(executed, out, root=ROOT):

@@ -9,7 +9,7 @@ from m2ib_lite.evaluate import METHODS
 from m2ib_lite.repro import TOO_FEW, claims, read, recorded_rows
 
 LOWER = ("drop", "deletion AUC", "clean words accused")  # metrics of which less is better
-NUMBER = r"^(?P<column>[^,]+, [^,]+), (?P<domain>.+): (?P<method>.+)$"  # "metric, modality, domain and settings: method"
+NUMBER = r"^(?P<column>[^,]+, [^,(]+?)(, | \()(?P<domain>[^)]+)\)?: (?P<method>.+)$"  # "metric, modality, domain, settings: method"
 START, END = "<!-- results: written by `make record` -->", "<!-- end of the results -->"
 PAGE = "../notebooks/{notebook}.ipynb"  # of the book, from its folder docs
 
@@ -46,14 +46,17 @@ def last_screen(runs, reports, full):
 
 
 def side_by_side(rows):
-    """The numbers of one notebook that are of a method, as text of three digits, the best of each column in bold, its heading
+    """The numbers of one notebook that several methods have, as text of three digits, the best of each column in bold, its heading
     with the direction that is better; a method that was asked of fewer pairs than others says of how many.
     -> {domain: DataFrame of methods and metrics}"""
     means, tables = pd.DataFrame(rows, columns=["number", "mean", "pairs"]), {}
     found = means.join(means["number"].str.extract(NUMBER))
     for domain, group in found[found["method"].isin(METHODS)].groupby("domain", sort=False):
         wide = group.pivot(index="method", columns="column", values="mean").loc[group["method"].unique(), group["column"].unique()]
-        lower, text = wide.columns.str.startswith(LOWER), wide.map("{:.3g}".format)
+        wide = wide.loc[:, wide.notna().sum() > 1]
+        if wide.empty:  # of one method alone
+            continue
+        lower, text = wide.columns.str.startswith(LOWER), wide.map("{:.3g}".format, na_action="ignore").fillna("–")
         text = text.mask(wide == wide.min().where(lower, wide.max()), "**" + text + "**")
         pairs = group.groupby("method")["pairs"].max()
         text = text.rename({method: f"{method} ({of} pairs)" for method, of in pairs[pairs < pairs.max()].items()})
@@ -80,7 +83,7 @@ def results(expected):
     parts = ["## Every claim: held, lost or open", markdown(all_claims(reports))]
     for name, rows in reports.items():
         for domain, table in side_by_side(rows).items():
-            parts += [f"## {name}: all methods on the {domain}", markdown(table.reset_index())]
+            parts += [f"## {name}: {domain} settings", markdown(table.reset_index())]
     return "\n\n".join(parts)
 
 
@@ -91,10 +94,11 @@ def write_results(page, expected):
 
 
 def run_page(runs, reports, out):
-    """The book's page on a run: what failed, how long each notebook took, every claim, each figure as PDF.
+    """The book's page on a run: what failed, how long each notebook took, every claim; each figure as PDF, all numbers as JSON.
     runs: a dict a notebook.  reports: as in all_claims.  out: the folder of the figures  -> Markdown"""
     failed = [f"```text\n{run['notebook']} failed: {run['error']}\n```" for run in runs if run["error"]]
     table = pd.DataFrame(runs).drop(columns="error").assign(notebook=[f"[{run['notebook']}]({PAGE.format(**run)})" for run in runs])
-    figures = "\n".join(f"- [{figure.name}]({figure.name})" for figure in sorted(out.glob("*.pdf")))
+    files = sorted([*out.glob("[0-9][0-9]_*.pdf"), *out.glob("[0-9][0-9]_*.json")])
+    files = "\n".join(f"- [{file.name}]({file.name})" for file in files)
     parts = ["# The last run", *failed, markdown(table), "## Every claim of this run", markdown(all_claims(reports))]
-    return "\n\n".join([*parts, "## Its figures as PDF", figures]) + "\n"
+    return "\n\n".join([*parts, "## Its figures as PDF, its numbers as JSON", files]) + "\n"
