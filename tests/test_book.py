@@ -33,7 +33,7 @@ class Links(HTMLParser):
 
 def broken_links(book):
     """What pages of the book point to that is not there, and what they would load from elsewhere.  -> ["page: address"]"""
-    pages = {page: Links(page) for page in book.rglob("*.html")}
+    pages = {page: Links(page) for page in book.rglob("*.html") if "_static" not in page.parts}
     for page, links in pages.items():
         for address in links.addresses:
             url = urlsplit(address)
