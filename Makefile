@@ -41,7 +41,7 @@ testbed: $(VENV)/installed
 	$(BIN)/python data/testbed/tune.py radiographs
 	for twin in $(TWINS); do $(KEEP_MEMORY) $(BIN)/python data/testbed/train.py $$twin; done
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/strengths.py
-	$(KEEP_MEMORY) $(BIN)/python data/testbed/passes.py
+	$(KEEP_MEMORY) $(BIN)/python data/testbed/masking.py
 	cd data && shasum -a 256 testbed/sprites/sprites.* models/*/*.safetensors models/*/*.json > SHA256SUMS
 
 clean:

@@ -66,6 +66,8 @@ def parser():
     add("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the weights (default: %(default)s)")
     add("--batch-size", type=int, default=8, metavar="N", help="pairs at once on the device (default: %(default)s)")
     add("--shard", type=int, default=100, metavar="N", help="pairs a file, all that a kill can lose (default: %(default)s)")
+    add("--ray", metavar="ADDRESS", help="a Ray cluster, or local: the shards are made by workers on all of its GPUs")
+    add("--workers", type=int, metavar="N", help="on how many processes of the cluster (default: one for each GPU)")
     group = one.add_argument_group("options of M2IB", "layer, beta, sigma2: one value, or IMAGE,TEXT (default: the model's own)")
     add = partial(group.add_argument, default=argparse.SUPPRESS)
     add("--layer", type=partial(one_or_two, int), metavar="N", help="the block before the bottleneck, from 0; --layer=-1: none")

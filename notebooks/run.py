@@ -36,8 +36,8 @@ SCALES = {  # what each asks of a notebook beside its own parameters
         "04_sanity_checks": dict(N_PAIRS=24, RISE_MASKS=100, DRAWS=4),
         "05_hyperparameters": dict(N_PAIRS=40, SIGMA2S=[0.1, 1.0, 10.0]),
         "06_localization": dict(N_PAIRS=60, SLOW_PAIRS=40),
-        "08_words": dict(N_PAIRS=60, RISE_MASKS=2000),
-        "09_audit": dict(N_PAIRS=256, PASSES=98),
+        "08_words": dict(N_PAIRS=60, SLOW_PAIRS=24, RISE_MASKS=2000),
+        "09_audit": dict(N_PAIRS=256),
     },
 }
 NUMBERED = "[0-9][0-9]_*.ipynb"

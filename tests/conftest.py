@@ -16,7 +16,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=2, help="how often test_runs kills a run; for 20 also --timeout 3600")
+    parser.addoption(
+        "--kills", type=int, default=2, help="how often test_runs and test_cluster kill a run; for 10 also --timeout 3600"
+    )
 
 
 @pytest.fixture(scope="session")

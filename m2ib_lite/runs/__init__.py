@@ -1,6 +1,6 @@
 """Every metric for every pair of a large data set, written as it comes; a run that was killed goes on where it was."""
 
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..models import load_model
 from ..options import check_positive
 from ..rivals import RIVALS
 from . import store
+from .cluster import spread
 from .scoring import Scorer
 
 
@@ -32,29 +33,37 @@ def evaluate_data(
     dtype="float32",
     batch_size=8,
     shard=100,
+    ray=None,
+    workers=None,
     **ours,
 ):
     """Every metric of `scores` for every pair and method, as the folder `out`; called again, a run goes on where it was cut off.
 
     model, tokenizer, device, dtype: as load_model; data, count, seed (of the noise too), root: as load_pairs; ours: as explain.
-    ValueError for a bad option, another run at work in `out`, or one there that depends on something else; OSError for a full disk.
+    ray: "local", or the address of a Ray cluster that reads model and data by the same paths; workers: there, unless one a GPU.
+    ValueError for a bad option, or a run in `out` that is at work or depends on something else; OSError for a full disk.
     -> `summarise`
     """
-    check_positive(batch_size=batch_size, shard=shard)
+    check_positive(batch_size=batch_size, shard=shard, workers=workers or 1)
+    if workers and not ray:
+        raise ValueError(f"workers is {workers}: give ray, too, local or the address of a cluster")
     drawn = not (isinstance(data, str) and data in SHIPPED)  # what is shipped has a seed of its own
     pairs = load_pairs(data, count, seed if drawn else None, root)
-    clip, folder = load_model(str(model), device, getattr(torch, dtype), tokenizer), Path(out)
+    source = str(model), device, getattr(torch, dtype), tokenizer
+    clip, folder = load_model(*source), Path(out)
     options = chosen(clip, methods, seed, ours)
-    manifest = dict(model=model, tokenizer=tokenizer, data=name_of(data), root=root, seed=seed, dtype=dtype, batch_size=batch_size)
-    manifest |= {"shard": shard, "methods": options, "device": clip.device.type, "model digest": digest(clip, {})}
-    manifest |= {"pairs": len(pairs), "data digest": pairs.digest(), "code": sources()}
+    given = dict(model=model, tokenizer=tokenizer, data=name_of(data), root=root, seed=seed, dtype=dtype, batch_size=batch_size)
+    make = partial(spread, model=source, address=ray, workers=workers) if ray else in_order
     with store.only_run(folder):
-        store.settle(folder, manifest | versions())
-        files = fill(folder / store.SCORES, pairs, shard, Scorer(clip, options, batch_size))
-        summary, bad = summarise(store.read_shard(path)[0] for path in files)
-        with store.written_whole(folder / "summary.csv") as part:
-            summary.to_csv(part, index=False)
-    return summary, bad
+        store.settle(folder, given | dict(shard=shard, methods=options) | depends_on(clip, pairs))
+        files = fill(folder / store.SCORES, pairs, shard, Scorer(clip, options, batch_size), make)
+        return write_summary(files, folder)
+
+
+def depends_on(clip, pairs):
+    """What scores depend on besides the options: the model, the pairs, the code of this package and of the libraries."""
+    of_model = {"device": clip.device.type, "model digest": digest(clip, {})}
+    return of_model | {"pairs": len(pairs), "data digest": pairs.digest(), "code": sources()} | versions()
 
 
 def chosen(clip, methods, seed, ours):
@@ -69,8 +78,8 @@ def chosen(clip, methods, seed, ours):
     return dict(options[name] for name in known if name in wanted)
 
 
-def fill(folder, pairs, shard, scorer):
-    """Make the shards that are missing or broken, in order; one starts with the batch size that the one before ended with."""
+def fill(folder, pairs, shard, scorer, make):
+    """Make the shards that are missing or broken.  make: `in_order` or `spread`  -> the files of all"""
     starts = range(0, len(pairs), shard)
     files = {folder / f"{start:09d}.parquet": range(len(pairs))[start : start + shard] for start in starts}
     sizes = {path: store.read_shard(path)[1] for path in files}
@@ -79,11 +88,20 @@ def fill(folder, pairs, shard, scorer):
     if not there:
         scorer.try_out()
     with tqdm(total=len(pairs), initial=there, unit="pair") as bar:
-        for path, places in files.items():
-            if not sizes[path]:
-                store.write_shard(path, scorer.table(pairs, places, bar.update), scorer.batch_size)
-            scorer.batch_size = sizes[path] or scorer.batch_size
+        for path, table, batch_size in make(files, sizes, pairs, scorer, done=bar.update):
+            store.write_shard(path, table, batch_size)
     return list(files)
+
+
+def in_order(files, sizes, pairs, scorer, done):
+    """The shards without a size, one by one; each starts with the batch size that the one before ended with.
+
+    files: {path: places of its pairs}.  sizes: {path: batch size}.  done(n) is told of every n pairs.  -> path, scores, batch size
+    """
+    for path, places in files.items():
+        if not sizes[path]:
+            yield path, scorer.table(pairs, places, done), scorer.batch_size
+        scorer.batch_size = sizes[path] or scorer.batch_size
 
 
 def sums(table):
@@ -97,6 +115,14 @@ def sums(table):
     groups = scores.assign(square=scores["value"] ** 2).groupby(["method", "modality", "metric"])
     found = groups.agg(pairs=("value", "count"), total=("value", "sum"), squares=("square", "sum"))
     return found, bad.groupby("method")["pair"].nunique()
+
+
+def write_summary(files, folder):
+    """`summarise` of the shards in these files, its table also as folder/summary.csv."""
+    summary, bad = summarise(store.read_shard(path)[0] for path in files)
+    with store.written_whole(folder / "summary.csv") as part:
+        summary.to_csv(part, index=False)
+    return summary, bad
 
 
 def summarise(tables):

@@ -2,6 +2,8 @@
 
 import errno
 import warnings
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pandas as pd
@@ -39,6 +41,17 @@ def failure(pair_id, error, method=None):
     return pd.DataFrame([dict(pair=pair_id, method=method, error=f"{type(error).__name__}: {error}")])
 
 
+def read(data, places):
+    """The pairs of (id, place); of one that cannot be read, `failure`."""
+    found = []
+    for pair_id, place in places:
+        try:
+            found.append(data[place])
+        except Exception as error:
+            found.append(failure(pair_id, error))
+    return found
+
+
 @dataclass
 class Scorer:
     """options: those of each method, by name.  batch_size: pairs at once; it shrinks where the device has not enough memory."""
@@ -55,26 +68,27 @@ class Scorer:
 
     def table(self, data, places, done):
         """The rows of the pairs of data at some places, pair by pair; done(n) is told of every n pairs.  -> DataFrame"""
-        ids = data.ids[places.start : places.stop]
-        tables, waiting = [], list(zip(ids, places, strict=True))
-        with warnings.catch_warnings(record=True) as caught:
-            while waiting:
-                now, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
-                tables += self.batch(data, now)
-                done(len(now))
+        ids, tables = data.ids[places.start : places.stop], []
+        with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(1) as reader:
+            for batch in self.batches(reader, data, deque(zip(ids, places, strict=True))):
+                pairs = [pair for pair in batch if isinstance(pair, Pair)]
+                tables += [bad for bad in batch if not isinstance(bad, Pair)]
+                tables += [table for name in self.options for table in self.scored(name, pairs)]
+                done(len(batch))
         if caught:
             warnings.warn(f"{len(caught)} warnings from {ids[0]} to {ids[-1]}, the last: {caught[-1].message}", stacklevel=2)
         return pd.concat(tables).set_index("pair").loc[ids].reset_index()
 
-    def batch(self, data, places):
-        """The tables of (id, place) of some pairs: of those that cannot be read, then of each method."""
-        pairs, tables = [], []
-        for pair_id, place in places:
-            try:
-                pairs.append(data[place])
-            except Exception as error:
-                tables.append(failure(pair_id, error))
-        return tables + [table for name in self.options for table in self.scored(name, pairs)]
+    def batches(self, reader, data, waiting):
+        """What `read` finds, a batch at a time, each read by the reader's thread while the one before is at work."""
+
+        def submit():
+            return reader.submit(read, data, [waiting.popleft() for _ in range(min(self.batch_size, len(waiting)))])
+
+        coming = submit()
+        while now := coming.result():
+            coming = submit()
+            yield now
 
     def scored(self, name, pairs):
         """The tables of one method, of halves where memory does not suffice for all, of one pair each where one is bad."""

@@ -1,0 +1,97 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+from m2ib_lite.__main__ import main
+from m2ib_lite.data import load_pairs
+from m2ib_lite.evaluate import digest
+from m2ib_lite.runs import evaluate_data
+from m2ib_lite.runs.cluster import Worker
+
+PAIRS = 24
+COMMAND = f"evaluate --model testbed --data scenes --count {PAIRS} --methods m2ib,random --shard 2 --device cpu --out"
+
+
+def workers_of(driver):
+    return [child for child in psutil.Process(driver).children(recursive=True) if child.name().startswith("ray::Worker")]
+
+
+def victim(driver, turn):
+    """A process to kill: a worker that has begun, or in every second turn the driver.  None where there is none any more."""
+    while driver.poll() is None:
+        workers = workers_of(driver.pid)
+        if workers:
+            return driver.pid if turn % 2 else workers[turn // 2 % len(workers)].pid
+        time.sleep(0.01)
+    return None
+
+
+def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process(tmp_path, request):
+    kills, rng = request.config.getoption("--kills"), np.random.default_rng(0)
+    whole, broken, left, log = tmp_path / "whole", tmp_path / "broken", [], tmp_path / "log"
+    main([*COMMAND.split(), str(whole)])
+    command = [sys.executable, "-m", "m2ib_lite", *COMMAND.split(), str(broken), "--ray", "local", "--workers", "2"]
+    for turn in range(kills):
+        if turn % 2 == 0:
+            driver = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+        process = victim(driver, turn)
+        time.sleep(rng.uniform(0, 3))  # a worker loads the model for seconds, and a pair takes half of one
+        if process and psutil.pid_exists(process):
+            os.kill(process, signal.SIGKILL)
+            left.append((("worker", "driver")[turn % 2], len(list(broken.glob("scores/*.parquet")))))
+        if turn % 2:
+            driver.wait()
+    print(f"\nkilled, with so many of {PAIRS // 2} shards there: {left}")
+    assert len(left) > kills / 2, log.read_text()
+    assert kills % 2 == 0 or driver.wait() == 0
+    main(command[3:])
+    assert_frame_equal(*(pd.read_parquet(out / "scores") for out in (whole, broken)), check_exact=True)
+    for name in ("summary.csv", "manifest.json"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
+
+
+def test_a_worker_makes_the_shard_of_its_places_and_refuses_another_model(clip):
+    pairs, known = load_pairs("scenes", 4), digest(clip, {})
+    given = pairs, {"Random": {"seed": 0}}, 2, torch.get_num_threads()
+    model = ("testbed", "cpu", torch.float32, None)
+    path, table, batch_size = Worker(model, known, *given).make("a", range(1, 3))
+    assert (path, batch_size, list(table["pair"].unique())) == ("a", 2, pairs.ids[1:3])
+    with pytest.raises(ValueError, match="another one on a machine of the cluster"):
+        Worker(("radiographs", *model[1:]), known, *given)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """cluster(**resources): what Ray says that it has; nothing is started."""
+    ray = pytest.importorskip("ray", reason="no Ray: pip install 'm2ib_lite[ray]'")
+    monkeypatch.setattr(ray, "init", lambda *given, **options: None)
+    return lambda **resources: monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(workers=3, ray="local"), "workers is 3: the cluster has 2 CPUs, give 1 to 2"),
+        (dict(workers=2), "workers is 2: give ray, too"),
+        (dict(workers=-1, ray="local"), "workers is -1"),
+    ],
+)
+def test_what_no_cluster_can_do_is_said(cluster, folder, options, message):
+    cluster(CPU=2)
+    with pytest.raises(ValueError, match=message):
+        evaluate_data(str(folder), "scenes", folder / "out", ["random"], 2, device="cpu", **options)
+
+
+def test_without_ray_the_extra_is_named(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'm2ib_lite\[ray\]'"):
+        evaluate_data(str(folder), "scenes", folder / "out", ["random"], 2, device="cpu", ray="local")
