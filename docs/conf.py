@@ -8,7 +8,6 @@ from docutils.utils.math.latex2mathml import tex2mathml
 import m2ib_lite
 
 project, author, release = "m2ib_lite", "the authors of m2ib_lite", m2ib_lite.__version__
-copyright = "MIT licence"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["docs/conf.py"]
 
@@ -29,7 +28,7 @@ html_title = "m2ib_lite"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_math_renderer = "mathml"
-html_show_sourcelink = False
+html_show_copyright = html_show_sourcelink = False
 html_theme_options = {"use_download_button": True, "use_fullscreen_button": False, "show_toc_level": 2}
 
 FILLED = 100  # characters
@@ -52,7 +51,7 @@ def keep_as_text(app, what, name, thing, options, lines):
             text[-1] += " " + line.strip()
         else:
             text.append(line)
-        filled = len(line) > FILLED
+        filled = len(line) > FILLED and line[-1] not in ".:"
     lines[:] = [".. code-block:: text", "   :class: docstring", "", *(f"   {line}" for line in text), ""]
 
 

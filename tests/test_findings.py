@@ -82,7 +82,7 @@ README_SAYS = [
     ),
     ("letter and tube that a model had learned to use", "09", f"{LEARNED} (letter, biased)", "result", "held"),
     ("letter and tube that a model had learned to use", "09", f"{LEARNED} (tube, biased)", "result", "held"),
-    ("no word of a clean model (0 of 35)", "09", f"{CLEAN} (image, published)", "interval", "0.000 (0.000 to 0.100)"),
+    ("With 35 such words, one in twenty may still be accused", "09", f"{CLEAN} (image, published)", "interval", "0.000 (0.000 to 0.100)"),
     ("Its maps change when the weights do", "04", SANE.format("image"), "result", "held"),
     ("Its maps change when the weights do", "04", SANE.format("text"), "result", "held"),
 ]
