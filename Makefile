@@ -1,5 +1,5 @@
 # Two commands do everything: `make figures` and `make test`.  Each makes .venv when there is none.  `make paper` runs the
-# notebooks at the scale of README's numbers.
+# notebooks at the scale of the recorded numbers; `make book` binds those that `make figures` ran.
 #   make figures MODEL=openai/clip-vit-base-patch32 DEVICE=cuda N_PAIRS=500   reaches the notebooks' parameters
 PYTHON ?= python3
 VENV := .venv
@@ -9,10 +9,13 @@ KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=85899345
 PICTURES := scenes radiographs retrieval shortcuts shortcuts_plain snow snow_plain
 TWINS := radiographs-biased radiographs-clean scenes-biased scenes-clean
 
-.PHONY: figures paper record test lab explore testbed clean
+.PHONY: figures paper book record test lab explore testbed clean
 
 figures paper: $(VENV)/installed
 	$(KEEP_MEMORY) $(BIN)/python notebooks/run.py $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+
+book: $(VENV)/installed
+	$(BIN)/python notebooks/run.py book
 
 record: $(VENV)/installed
 	for scale in figures paper; do \

@@ -1,4 +1,4 @@
-"""What shows a run to its readers: the table of all claims, the methods side by side, the index page, README's results."""
+"""What shows a run to its readers: the table of all claims, the methods side by side, the book's page on it, docs/results.md."""
 
 import re
 from textwrap import shorten
@@ -9,9 +9,9 @@ from m2ib_lite.evaluate import METHODS
 from m2ib_lite.repro import TOO_FEW, claims, read, recorded_rows
 
 LOWER = ("drop", "deletion AUC", "clean words accused")  # metrics of which less is better
-NUMBER = r"^(?P<column>[^,]+, [^,]+), (?P<domain>.+): (?P<method>.+)$"  # "metric, modality, domain and settings: method"
+NUMBER = r"^(?P<column>[^,]+, [^,(]+?)(, | \()(?P<domain>[^)]+)\)?: (?P<method>.+)$"  # "metric, modality, domain, settings: method"
 START, END = "<!-- results: written by `make record` -->", "<!-- end of the results -->"
-STYLE = "body{font:16px sans-serif;max-width:70em;margin:2em auto}img{max-width:100%}td,th{padding:.2em .5em;text-align:left}"
+PAGE = "../notebooks/{notebook}.ipynb"  # of the book, from its folder docs
 
 
 def all_claims(reports):
@@ -46,14 +46,17 @@ def last_screen(runs, reports, full):
 
 
 def side_by_side(rows):
-    """The numbers of one notebook that are of a method, as text of three digits, the best of each column in bold, its heading
+    """The numbers of one notebook that several methods have, as text of three digits, the best of each column in bold, its heading
     with the direction that is better; a method that was asked of fewer pairs than others says of how many.
     -> {domain: DataFrame of methods and metrics}"""
     means, tables = pd.DataFrame(rows, columns=["number", "mean", "pairs"]), {}
     found = means.join(means["number"].str.extract(NUMBER))
     for domain, group in found[found["method"].isin(METHODS)].groupby("domain", sort=False):
         wide = group.pivot(index="method", columns="column", values="mean").loc[group["method"].unique(), group["column"].unique()]
-        lower, text = wide.columns.str.startswith(LOWER), wide.map("{:.3g}".format)
+        wide = wide.loc[:, wide.notna().sum() > 1]
+        if wide.empty:  # of one method alone
+            continue
+        lower, text = wide.columns.str.startswith(LOWER), wide.map("{:.3g}".format, na_action="ignore").fillna("–")
         text = text.mask(wide == wide.min().where(lower, wide.max()), "**" + text + "**")
         pairs = group.groupby("method")["pairs"].max()
         text = text.rename({method: f"{method} ({of} pairs)" for method, of in pairs[pairs < pairs.max()].items()})
@@ -75,30 +78,27 @@ def full_scale(expected):
 
 
 def results(expected):
-    """README's section of results, from the recorded numbers of the testbed.  expected: the folder -> Markdown"""
+    """The tables of docs/results.md, from the recorded numbers of the testbed.  expected: the folder -> Markdown"""
     reports = full_scale(expected)
-    parts = ["### Every claim: held, lost or open", markdown(all_claims(reports))]
+    parts = ["## Every claim: held, lost or open", markdown(all_claims(reports))]
     for name, rows in reports.items():
         for domain, table in side_by_side(rows).items():
-            parts += [f"### {name}: all methods on the {domain}", markdown(table.reset_index())]
+            parts += [f"## {name}: {domain} settings", markdown(table.reset_index())]
     return "\n\n".join(parts)
 
 
-def write_results(readme, expected):
-    """Put `results` between the two marks in README."""
-    before, rest = readme.read_text().split(START)
-    readme.write_text(f"{before}{START}\n\n{results(expected)}\n\n{END}{rest.split(END)[1]}")
+def write_results(page, expected):
+    """Put `results` between the two marks in the page."""
+    before, rest = page.read_text().split(START)
+    page.write_text(f"{before}{START}\n\n{results(expected)}\n\n{END}{rest.split(END)[1]}")
 
 
-def index_page(runs, reports, out):
-    """The page to look through a run: both tables, then each notebook's figures and numbers, with links to PDF and notebook.
-    runs: a dict a notebook.  reports: as in all_claims."""
-    parts = [f"<!doctype html><meta charset=utf-8><title>M2IB figures</title><style>{STYLE}</style><h1>M2IB figures</h1>"]
-    parts += [pd.DataFrame(runs).to_html(index=False), all_claims(reports).to_html(index=False)]
-    for name, rows in reports.items():
-        parts.append(f"<h2><a href='notebooks/{name}.ipynb'>{name}</a></h2>")
-        for figure in sorted(out.glob(f"{name}*.png")):
-            parts.append(f"<p><img src='{figure.name}' alt='{figure.stem}'><br><a href='{figure.stem}.pdf'>{figure.stem}.pdf</a>")
-        numbers = pd.DataFrame(rows).to_html(index=False, float_format="%.3f", na_rep="")
-        parts.append(f"<details><summary>{len(rows)} numbers</summary>{numbers}</details>")
-    return "\n".join(parts)
+def run_page(runs, reports, out):
+    """The book's page on a run: what failed, how long each notebook took, every claim; each figure as PDF, all numbers as JSON.
+    runs: a dict a notebook.  reports: as in all_claims.  out: the folder of the figures  -> Markdown"""
+    failed = [f"```text\n{run['notebook']} failed: {run['error']}\n```" for run in runs if run["error"]]
+    table = pd.DataFrame(runs).drop(columns="error").assign(notebook=[f"[{run['notebook']}]({PAGE.format(**run)})" for run in runs])
+    files = sorted([*out.glob("[0-9][0-9]_*.pdf"), *out.glob("[0-9][0-9]_*.json")])
+    files = "\n".join(f"- [{file.name}]({file.name})" for file in files)
+    parts = ["# The last run", *failed, markdown(table), "## Every claim of this run", markdown(all_claims(reports))]
+    return "\n\n".join([*parts, "## Its figures as PDF, its numbers as JSON", files]) + "\n"

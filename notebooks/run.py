@@ -1,9 +1,10 @@
 """Run the notebooks through papermill, side by side, and keep what they measured and drew.
 
-python notebooks/run.py figures [MODEL=... DEVICE=... N_PAIRS=...]   every notebook, build/figures/index.html, a table
-python notebooks/run.py paper [...]                                  the same with as many pairs as README's numbers have
+python notebooks/run.py figures [MODEL=... DEVICE=... N_PAIRS=...]   every notebook, build/book/index.html, a table
+python notebooks/run.py paper [...]                                  the same with as many pairs as the numbers in docs/ have
+python notebooks/run.py book [figures|paper]                         bind the book of such a run again
 python notebooks/run.py record figures                               keep the numbers of that run under data/
-python notebooks/run.py record paper                                 ... of that one; and its figures, and both in README
+python notebooks/run.py record paper                                 ... of that one; and its figures, and both in docs/
 """
 
 import ast
@@ -18,13 +19,14 @@ from tempfile import TemporaryDirectory
 
 import nbformat
 import papermill
+from book import RUN_PAGE, bind
 from joblib import Parallel, delayed, parallel_config
 from PIL import Image
 from tqdm import tqdm
 from traitlets.config import Config
 
 NOTEBOOKS = Path(__file__).parent
-DATA, BUILD, README = (NOTEBOOKS.parent / place for place in ("data", "build", "README.md"))
+DATA, BUILD, RESULTS = (NOTEBOOKS.parent / place for place in ("data", "build", "docs/results.md"))
 SCALES = {  # what each asks of a notebook beside its own parameters
     "figures": {},
     "paper": {
@@ -41,7 +43,7 @@ SCALES = {  # what each asks of a notebook beside its own parameters
 NUMBERED = "[0-9][0-9]_*.ipynb"
 RUNS = "runs.json"  # the seconds of each notebook in the last run
 AT_ONCE = 2  # one notebook on two cores leaves a third of them idle
-PICTURE = (1400, 2400)  # pixels at most of a figure that README shows
+PICTURE = (1400, 2400)  # pixels at most of a figure that README and docs/ show
 KEPT = ("low", "high", "tolerance", "pairs", "claim", "verdict")  # of a number, beside its value
 RECORDED_ON = "cpu"  # noise drawn on another kind of device differs
 BAR = "{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
@@ -127,7 +129,7 @@ def side_by_side(paths, scale, parameters, out, kept):
 
 
 def figures(settings, scale="figures", folder=NOTEBOOKS, out=None, kept=DATA):
-    """Run every notebook, go on where one fails, write the index page, print the tables.  -> number of failures"""
+    """Run every notebook, go on where one fails, write the run's page, print the tables.  -> its folder, number of failures"""
     paths = sorted(folder.glob(NUMBERED))
     if not paths:
         raise ValueError(f"there are no notebooks in {folder}: run this in a clone of the project")
@@ -139,23 +141,28 @@ def figures(settings, scale="figures", folder=NOTEBOOKS, out=None, kept=DATA):
     runs = side_by_side(paths, scale, parameters, out, kept)
     (out / RUNS).write_text(json.dumps({run["notebook"]: run["seconds"] for run in runs}))
     show(runs, out, kept / "expected")
-    return sum(run["error"] != "" for run in runs)
+    return out, sum(run["error"] != "" for run in runs)
 
 
 def show(runs, out, expected):
-    """Write the index page of a run, and print its last screen."""
-    from results import full_scale, index_page, last_screen  # not above: it imports the package
+    """Write the book's page on a run, and print its last screen."""
+    from results import full_scale, last_screen, run_page  # not above: it imports the package
 
     reports = {run["notebook"]: read(out / f"{run['notebook']}.json").get("rows", []) for run in runs}
-    (out / "index.html").write_text(index_page(runs, reports, out), encoding="utf-8")
+    (out / RUN_PAGE).write_text(run_page(runs, reports, out), encoding="utf-8")
     print(last_screen(runs, reports, full_scale(expected)))
-    print(f"all figures and numbers: {os.path.relpath(out / 'index.html')}")
-    print(f"the notebooks as they ran: {os.path.relpath(out / 'notebooks')}")
+    print(f"figures, numbers and the notebooks as they ran: {os.path.relpath(out)}")
 
 
-def record(scale="figures", folder=NOTEBOOKS, out=None, kept=DATA, readme=README):
-    """Keep the numbers of the last run of a scale in kept/expected; of "paper" its figures in kept/figures, too, and both in
-    README."""
+def write_book(executed):
+    """Bind the book of the run in the folder `executed`, and say where it is."""
+    bind(executed, BUILD / "book")
+    print(f"the book of them: open {os.path.relpath(BUILD / 'book' / 'index.html')}")
+
+
+def record(scale="figures", folder=NOTEBOOKS, out=None, kept=DATA, page=RESULTS):
+    """Keep the numbers of the last run of a scale in kept/expected; of "paper" its figures in kept/figures, too, and the numbers
+    in `page`."""
     paths, reports, out = sorted(folder.glob(NUMBERED)), {}, out or BUILD / scale
     seconds = read(out / RUNS)
     for path in paths:
@@ -172,7 +179,7 @@ def record(scale="figures", folder=NOTEBOOKS, out=None, kept=DATA, readme=README
         cells = [round(cell.metadata.get("papermill", {}).get("duration") or 0, 1) for cell in executed.cells]
         own = dict(scale=scale, parameters=parameters, seconds=seconds[name], cells=cells, numbers=numbers)
         others = [record for record in read(target) if record["scale"] != scale]
-        records = [own, *others] if scale == "paper" else [*others, own]  # README shows the first
+        records = [own, *others] if scale == "paper" else [*others, own]  # docs/results.md shows the first
         text = json.dumps(records, indent=1)
         text = re.sub(r"\{[^{}]*\}|\[[^][{}]*\]", lambda inner: " ".join(inner[0].split()), text)  # a number a line
         target.write_text(text + "\n")
@@ -183,14 +190,18 @@ def record(scale="figures", folder=NOTEBOOKS, out=None, kept=DATA, readme=README
     if scale == "paper":
         from results import write_results  # as in `show`
 
-        write_results(readme, kept / "expected")
+        write_results(page, kept / "expected")
 
 
 if __name__ == "__main__":
     command, *settings = sys.argv[1:] or [""]
     try:
         if command in SCALES:
-            sys.exit(figures(settings, command) > 0)  # 1 where a notebook failed
+            executed, failures = figures(settings, command)
+            write_book(executed)
+            sys.exit(failures > 0)  # 1 where a notebook failed
+        elif command == "book" and {*settings} <= {*SCALES}:
+            write_book(BUILD / (settings or ["figures"])[0])
         elif command == "record" and settings[:1] and settings[0] in SCALES:
             record(settings[0])
         else:

@@ -16,7 +16,7 @@ from m2ib_lite import Attribution, exports, load_model
 from m2ib_lite.exports import save_segments, table
 from m2ib_lite.plots import draw_heat
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "masks.md"
 SIZES = [(31, 20), (50, 24)]  # width, height
 
 
@@ -165,13 +165,12 @@ def test_segments_are_saved_as_masks_and_a_table(attribution, tmp_path):
     pd.testing.assert_frame_equal(rows, table(segments, truths=masks), check_dtype=False)
 
 
-def test_the_readmes_snippet_runs(tmp_path, monkeypatch):
-    section = README.read_text().split("## Maps as masks")[1]
+def test_the_snippet_of_the_page_on_masks_runs(tmp_path, monkeypatch):
     pairs = radiographs(2)
     names = dict(clip=load_model("radiographs", "cpu"), images=[p.image for p in pairs], captions=[p.caption for p in pairs])
     names |= dict(ids=[p.id for p in pairs], truths=[p.region(masks=True) for p in pairs])
     monkeypatch.chdir(tmp_path)
-    exec(re.search(r"```python\n(.*?)```", section, flags=re.S)[1], names)
+    exec(re.search(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)[1], names)
     assert len(files_in("maps")) == 5
     assert len(files_in("masks")) == 3
     assert pd.read_csv("masks/segments.csv").dice.between(0, 1).all()

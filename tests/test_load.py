@@ -112,7 +112,7 @@ def line(**columns):
         (line(image=3), "not int"),
         (line(caption=" \u00a0"), "give at least one word"),
         (line(caption="https://host/a.png"), "give the caption first"),
-        (line(image="https://host/a.png"), "is an address: fetch them, as README says, with `img2dataset"),
+        (line(image="https://host/a.png"), r"is an address: fetch them \(see docs/data.md\) with `img2dataset"),
         (line(image="no.png"), "No such file"),
         (line(image="a\0.png"), "not an image"),
         (line(image="captions.jsonl"), "not an image"),

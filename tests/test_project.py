@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -12,6 +13,7 @@ from results import END, START, results
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
 
 
@@ -35,17 +37,30 @@ def test_conda_and_pip_install_the_same():
     assert re.findall(alone, makefile) == re.findall(alone, (ROOT / "environment.yml").read_text()) != []
 
 
-def test_readme_names_the_commands_that_exist():
-    makefile, readme = (ROOT / "Makefile").read_text(), (ROOT / "README.md").read_text()
-    for target in set(re.findall(r"make ([a-z]+)", readme)):
-        assert re.search(rf"^[a-z ]*\b{target}\b[a-z ]*:", makefile, flags=re.M), target
-    for file in re.findall(r'\]\(([^)#:]+)\)|src="([^"]+)"', readme):
-        assert (ROOT / "".join(file)).exists(), file
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_names_commands_and_files_that_exist(page):
+    text = page.read_text()
+    for target in set(re.findall(r"(?:`|^)make ([a-z]+)", text, flags=re.M)):
+        assert re.search(rf"^[a-z ]*\b{target}\b[a-z ]*:", (ROOT / "Makefile").read_text(), flags=re.M), target
+    for file, anchor in re.findall(r'(?:\]\(|src=")([^)#:"\s]*)(#[^)"\s]+)?[)"]', text):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), flags=re.M) if anchor else []
+        assert not anchor or anchor[1:] in map(anchor_of, headings), anchor
+
+
+def anchor_of(heading):
+    """GitHub's name for a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_readme_is_a_page_and_ci_runs_its_command():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_readme_shows_the_recorded_numbers():
-    assert f"{START}\n\n{results(ROOT / 'data' / 'expected')}\n\n{END}" in (ROOT / "README.md").read_text()
+def test_the_results_are_the_recorded_numbers():
+    assert f"{START}\n\n{results(ROOT / 'data' / 'expected')}\n\n{END}" in (ROOT / "docs" / "results.md").read_text()
 
 
 def test_the_data_are_those_that_are_listed():

@@ -59,12 +59,12 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
     out.mkdir(parents=True)
     (out / "01_good_old.png").write_text("from an earlier run")
     (out / "diary.txt").write_text("not ours")
-    assert figures(["N_PAIRS=3"], folder=folder, out=out) == 1
-    made = {"01_good.json", "01_good.png", "index.html", "runs.json"}
+    assert figures(["N_PAIRS=3"], folder=folder, out=out) == (out, 1)
+    made = {"01_good.json", "01_good.png", "run.md", "runs.json"}
     assert {path.name for path in out.glob("*.*")} == made | {"diary.txt"}
     assert "ValueError: on purpose" in capsys.readouterr().out
     assert json.loads((out / "01_good.json").read_text())["rows"][0]["mean"] == 3
-    assert all(text in (out / "index.html").read_text() for text in ("01_good.png", "on purpose", "n is large"))
+    assert all(text in (out / "run.md").read_text() for text in ("01_good.json", "on purpose", "n is large"))
     assert {path.name for path in (out / "notebooks").iterdir()} == {"00_bad.ipynb", "01_good.ipynb"}
     nbformat.write(new_notebook(cells=[new_code_cell("N = 1")]), folder / "02_x.ipynb")
     with pytest.raises(ValueError, match="no cell tagged 'parameters'"):
@@ -79,17 +79,17 @@ def test_a_run_is_recorded_only_with_the_parameters_of_its_scale(tmp_path, monke
     (kept / "figures").mkdir()
     write(folder, "00_x", 'MODEL = "testbed"\nDEVICE = "auto"\nN_PAIRS = 1\nOUT = ""', MEASURE)
     monkeypatch.setitem(SCALES, "paper", {"00_x": dict(N_PAIRS=20)})
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    page = tmp_path / "results.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
     where = dict(folder=folder, out=out, kept=kept)
     with pytest.raises(ValueError, match="00_x has no finished run"):
-        record(**where, readme=readme)
-    assert figures(["DEVICE=cuda"], **where) == 0
+        record(**where, page=page)
+    assert figures(["DEVICE=cuda"], **where) == (out, 0)
     with pytest.raises(ValueError, match=r"with these parameters in .*: run `make figures DEVICE=cpu"):
-        record(**where, readme=readme)
+        record(**where, page=page)
     for scale in ("paper", "figures", "figures"):  # which are kept side by side, the last in the place of the one before
-        assert figures([], scale, **where) == 0
-        record(scale, **where, readme=readme)
+        assert figures([], scale, **where) == (out, 0)
+        record(scale, **where, page=page)
         if scale == "paper":
             picture = (kept / "figures" / "00_x.png").stat().st_mtime_ns
     kept_text = (kept / "expected" / "00_x.json").read_text()
@@ -101,7 +101,7 @@ def test_a_run_is_recorded_only_with_the_parameters_of_its_scale(tmp_path, monke
     assert small["numbers"] == {"n": kept_number}
     assert len(small["cells"]) == 3  # papermill's own among them
     assert sum('"value"' in line for line in kept_text.splitlines()) == 2  # a number a line
-    before, shown, after = re.split(f"{START}|{END}", readme.read_text())
+    before, shown, after = re.split(f"{START}|{END}", page.read_text())
     assert (before, after) == ("before\n", "\nafter\n")
     assert "| 00_x | n is large | held |" in shown
     assert (kept / "figures" / "00_x.png").stat().st_mtime_ns == picture
@@ -141,7 +141,7 @@ def test_notebooks_side_by_side_stay_in_the_users_folder_and_share_the_cores(tmp
     code += "(Path(OUT) / f'{NAME}.txt').write_text(os.environ['OMP_NUM_THREADS'] + os.environ['MKL_NUM_THREADS'])"
     for name in ("00_x", "01_x", "02_x"):
         write(tmp_path / "notebooks", name, f'NAME = "{name}"\nDATA = "scenes"\nOUT = ""', code)
-    assert figures(["DATA=photos", "OUT=out"], folder=tmp_path / "notebooks") == 0
+    assert figures(["DATA=photos", "OUT=out"], folder=tmp_path / "notebooks") == (tmp_path / "out", 0)
     share = threads or str(max(1, cpu_count() // 2))  # a user's own number stands
     found = {path.stem: path.read_text() for path in (tmp_path / "out").glob("*.txt")}
     assert found == dict.fromkeys(["00_x", "01_x", "02_x"], 2 * share)

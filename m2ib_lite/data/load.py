@@ -38,7 +38,7 @@ def load_pairs(source, count=None, seed=None, root=None, image="image", caption=
     """Pairs of an image and a caption, each read when it is asked for.  -> Pairs
 
     source: a name of SHIPPED; "photographs", which installed packages bring; a table .csv, .jsonl or .tsv, a shard .parquet or
-    .tar, or a folder of either (README's table says what is in them); a hub name "owner/name", or "owner/name:split"; rows, such
+    .tar, or a folder of either (docs/data.md says what is in them); a hub name "owner/name", or "owner/name:split"; rows, such
     as a `datasets.Dataset` or a list of dicts.  image, caption: those columns.  count: so many, all unless given: of what is
     shipped the first, else drawn with `seed` (0) and left in their order.  root: what paths are relative to, the table's folder.
     OSError, ValueError or TypeError where nothing in the source can be read; a bad pair is an error when it is asked for.
