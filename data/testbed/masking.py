@@ -1,4 +1,4 @@
-"""What an audit by RISE and KernelSHAP says, each with all of its own masks: too slow for notebook 09, which shows what is kept here.
+"""What an audit by RISE and KernelSHAP says, each with all of its own masks: too slow for notebook 09, which shows what is kept.
 
     python data/testbed/masking.py     # 75 minutes on 2 cores; maps that are in build/masking are not made again
 
