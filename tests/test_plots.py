@@ -107,7 +107,7 @@ def test_methods_stand_side_by_side_each_on_its_own_range_and_share_a_figure(att
     assert len(figure.axes) == 6
     ranges = [(heat.norm.vmin, heat.norm.vmax) for heat in (ax.images[1] for ax in figure.axes[1:3])]
     assert ranges == [(0, 15), (0, 8)]
-    assert {"an owl", "a very long caption of [...]", UNSEEN} <= {text.get_text() for text in texts(figure)}
+    assert {"an owl", "a very long caption of many [...]", UNSEEN} <= {text.get_text() for text in texts(figure)}
     whole = plt.figure(layout="constrained")
     top, bottom = whole.subfigures(2, 1)
     assert plot_methods([attribution], [0], figure=top) is top
