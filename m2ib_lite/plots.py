@@ -75,6 +75,12 @@ def draw_words(ax, words, scores, scale, size=11):
     ax.axis("off")
 
 
+def colour_bar(figure, axes, colours, label):
+    """A bar below axes whose maps have each an own_scale."""
+    bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label=label, ticks=[0, 1])
+    figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, **bar).set_ticklabels(["lowest", "highest"])
+
+
 def row_heights(images, width, room):
     """Inches for each image, at most as high as its `width`, and for what is written around it."""
     return [width * min(1, max(0.5, image.height / image.width)) + room for image in images]
@@ -98,9 +104,8 @@ def plot_pairs(attribution, rows=None, boxes=None):
         ends = f"{heat.min():.3g} to {heat.max():.3g} {attribution.unit} per patch"
         middle.set_xlabel(f"{ends},\n{UNSEEN}" if heat.mask.any() else ends, fontsize=9)
         right.set_title(f"{scores.min():.3g} to {scores.max():.3g} {attribution.unit} per word", fontsize=9, y=-0.13, loc="left")
-    for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
-        bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label=attribution.method, ticks=[0, 1])
-        figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes[:, column], **bar).set_ticklabels(["lowest", "highest"])
+    colour_bar(figure, axes[:, 1], IMAGE_COLOURS, attribution.method)
+    colour_bar(figure, axes[:, 2], TEXT_COLOURS, attribution.method)
     return figure
 
 
