@@ -75,9 +75,9 @@ def draw_words(ax, words, scores, scale, size=11):
     ax.axis("off")
 
 
-def colour_bar(figure, axes, colours, label):
-    """A bar below axes whose maps have each an own_scale."""
-    bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label=label, ticks=[0, 1])
+def colour_bar(figure, axes, colours, label, aspect=28):
+    """A bar below axes whose maps have each an own_scale; aspect: how many times as long as thick."""
+    bar = dict(location="bottom", shrink=0.8, aspect=aspect, pad=0.02, label=label, ticks=[0, 1])
     figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, **bar).set_ticklabels(["lowest", "highest"])
 
 
