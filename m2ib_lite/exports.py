@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .files import filled_whole
 from .metrics import dice, iou
-from .plots import overlay, own_scale
+from .plots import overlay, own_scale, seen_heat
 from .segments import check_finite
 from .side import BAR_DELAY
 
@@ -75,7 +75,7 @@ def save(attribution, folder, ids=None):
         height, in pixels of the image; heat_ranges (B, 2), low and high; method; unit, that of maps and heats; similarity and
         ranks (B,), others (B, K): of the cosine, as in Attribution, where it is known.
     heats/ID.png: the heat at the image's own size in 16 bits of gray: low + pixel / 65535 * (high - low).
-    overlays/ID.png: the heat over the image in grey, as `plot` draws it.
+    overlays/ID.png: the heat over the image in grey, as `plot` draws it, pale where the model did not see the image.
     All files are written, or none where writing fails.
     ValueError for bad ids or image maps that are not finite; FileNotFoundError or NotADirectoryError for a folder that cannot be.
     """
@@ -89,6 +89,7 @@ def save(attribution, folder, ids=None):
             for i, name in enumerate(tqdm(arrays["ids"], desc="files", unit="pair", delay=BAR_DELAY)):
                 heat = attribution.heat(i)
                 low, high = save_heat(heat, part / "heats" / f"{name}.png", attribution.unit)
+                heat = seen_heat(attribution, i)
                 overlay(attribution.images[i], heat, own_scale(heat, attribution.unit)).save(part / "overlays" / f"{name}.png")
                 arrays["heat_ranges"].append((low, high))
         np.savez_compressed(part / "maps.npz", **arrays)

@@ -1,8 +1,10 @@
 """Attributions as pictures: an Attribution in, matplotlib Axes out.  Nothing here calls show()."""
 
 import math
+from textwrap import shorten
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from einops import rearrange
 from matplotlib.cm import ScalarMappable
@@ -13,16 +15,25 @@ from PIL import Image
 
 from .words import whole_words
 
-IMAGE_COLOURS, TEXT_COLOURS = "inferno", "Oranges"
+IMAGE_COLOURS, TEXT_COLOURS = plt.get_cmap("inferno").with_extremes(bad="white"), "Oranges"
 OPACITY = 0.6  # of a heat over its image
 LINE = 26  # letters in a line of words
 SMALL = 8  # points, for words in a narrow column
 FULL = {"nats": 1.0}  # by unit: a map whose maximum stays below this is not stretched to full brightness
+UNSEEN = "pale: the model did not see it"
 
 
 def own_scale(scores, unit, low=0.0):
-    """What is dark and what is bright for one map: from `low` to its maximum, or to FULL where that is more.  -> Normalize"""
-    return Normalize(float(low), max(float(scores.max()), FULL.get(unit, float(low))))
+    """What is dark and what is bright for one map, as in `evaluate`: its lowest score, what is below `low` counting as `low`, and
+    its highest, or FULL where that is more; for a flat map from `low`.  -> Normalize"""
+    least, most = max(float(low), float(scores.min())), float(scores.max())
+    least = least if least < most else float(low)
+    return Normalize(least, max(most, FULL.get(unit, least)))
+
+
+def seen_heat(attribution, i):
+    """The heat of pair i, masked where the model did not see the image.  -> (H, W) masked array"""
+    return np.ma.array(attribution.heat(i), mask=~attribution.seen(i))
 
 
 def draw_image(ax, image, boxes=(), **options):
@@ -30,19 +41,19 @@ def draw_image(ax, image, boxes=(), **options):
     ax.imshow(image, **options)
     for box in boxes:
         if box.named:
-            ax.add_patch(Rectangle((box.x - 0.5, box.y - 0.5), box.w, box.h, fill=False, edgecolor="red", linewidth=1.5))
-    ax.set(xticks=[], yticks=[])
+            ax.add_patch(Rectangle((box.x - 0.5, box.y - 0.5), box.w, box.h, fill=False, edgecolor="red", linewidth=1))
+    ax.set(xticks=[], yticks=[], anchor="N")  # at the height of its neighbours
 
 
 def draw_heat(ax, image, heat, scale, boxes=()):
-    """A heat (H, W) laid over its image in grey; `scale` is a Normalize from what is dark to what is bright."""
+    """A heat (H, W) over its image in grey, what it masks pale; `scale` is a Normalize from what is dark to what is bright."""
     draw_image(ax, image.convert("L"), cmap="gray", vmin=0, vmax=255)
     draw_image(ax, heat, boxes, cmap=IMAGE_COLOURS, norm=scale, alpha=OPACITY)
 
 
 def overlay(image, heat, scale):
     """What draw_heat shows, as a picture of the image's own size.  -> RGB PIL image"""
-    colours = Image.fromarray(plt.get_cmap(IMAGE_COLOURS)(scale(heat), bytes=True)[..., :3].copy())
+    colours = Image.fromarray(IMAGE_COLOURS(scale(heat), bytes=True)[..., :3].copy())
     return Image.blend(image.convert("L").convert("RGB"), colours, OPACITY)
 
 
@@ -64,43 +75,59 @@ def draw_words(ax, words, scores, scale, size=11):
     ax.axis("off")
 
 
+def colour_bar(figure, axes, colours, label, aspect=28):
+    """A bar below axes whose maps have each an own_scale; aspect: how many times as long as thick."""
+    bar = dict(location="bottom", shrink=0.8, aspect=aspect, pad=0.02, label=label, ticks=[0, 1])
+    figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, **bar).set_ticklabels(["lowest", "highest"])
+
+
+def row_heights(images, width, room):
+    """Inches for each image, at most as high as its `width`, and for what is written around it."""
+    return [width * min(1, max(0.5, image.height / image.width)) + room for image in images]
+
+
 def plot_pairs(attribution, rows=None, boxes=None):
-    """One row a pair: the image, what its cosine says, its map, its words; a colour is a share of the map's own maximum, written
-    below it, but of FULL where that is more.  -> Figure
+    """One row a pair: the image and what its cosine says, its map and its words, colours and their ends as of own_scale.  -> Figure
     rows: which pairs, all by default.  boxes: the Box list of each pair of the attribution; the named ones are drawn."""
     if attribution.image_maps is None or attribution.text_maps is None:
         raise ValueError("the attribution holds the maps of one modality alone: ask for modality='both' to draw pairs")
     rows = [attribution.place(i) for i in (range(len(attribution)) if rows is None else rows)]
-    size = dict(figsize=(8.6, 2.5 * len(rows) + 0.8), width_ratios=[1, 1, 1.35])
+    heights = row_heights([attribution.images[i] for i in rows], 2.3, 0.5)
+    size = dict(figsize=(8.6, sum(heights) + 0.7), height_ratios=heights, width_ratios=[1, 1, 1.35])
     figure, axes = plt.subplots(len(rows), 3, squeeze=False, layout="constrained", **size)
     for (left, middle, right), i in zip(axes, rows, strict=True):
-        marks, heat, (words, scores) = boxes[i] if boxes else (), attribution.heat(i), attribution.words(i)
+        marks, heat, (words, scores) = boxes[i] if boxes else (), seen_heat(attribution, i), attribution.words(i)
         draw_image(left, attribution.images[i], marks)
         draw_heat(middle, attribution.images[i], heat, own_scale(heat, attribution.unit), marks)
         draw_words(right, words, scores, own_scale(scores, attribution.unit))
         left.set_xlabel(attribution.verdict(i).replace(", ", ",\n"), fontsize=9)
-        middle.set_xlabel(f"maximum {heat.max():.3g} {attribution.unit} a patch", fontsize=9)
-        right.set_title(f"maximum {scores.max():.3g} {attribution.unit} a word", fontsize=9, y=-0.13, loc="left")
-    for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
-        bar = dict(location="bottom", shrink=0.8, aspect=28, pad=0.02, label=f"{attribution.method}, share of maximum")
-        figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes[:, column], **bar).ax.xaxis.label.set_size(9)
+        ends = f"{heat.min():.3g} to {heat.max():.3g} {attribution.unit} per patch"
+        middle.set_xlabel(f"{ends},\n{UNSEEN}" if heat.mask.any() else ends, fontsize=9)
+        right.set_title(f"{scores.min():.3g} to {scores.max():.3g} {attribution.unit} per word", fontsize=9, y=-0.13, loc="left")
+    colour_bar(figure, axes[:, 1], IMAGE_COLOURS, attribution.method)
+    colour_bar(figure, axes[:, 2], TEXT_COLOURS, attribution.method)
     return figure
 
 
 def plot_methods(attributions, rows, boxes=None, figure=None):
-    """One row a pair, one column a method: its map over the image, from its minimum (dark) to its `own_scale`'s end.  -> Figure
+    """One row a pair, its caption above, one column a method: its map over the image, colours as of own_scale.  -> Figure
     attributions: of the same pairs, one a method.  rows, boxes: as in plot_pairs.  figure: a part of one to draw in, or its own."""
     rows, columns = [attributions[0].place(i) for i in rows], len(attributions) + 1
-    figure = figure or plt.figure(figsize=(1.75 * columns, 1.8 * len(rows) + 0.3), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    heights = row_heights([attributions[0].images[i] for i in rows], 0.82, 0.25)
+    figure = figure or plt.figure(figsize=(0.88 * columns, sum(heights) + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for line, i in zip(axes, rows, strict=True):
         marks, image = boxes[i] if boxes else (), attributions[0].images[i]
         draw_image(line[0], image, marks)
+        line[0].set_title(" ", fontsize=9)  # room for the caption, which spans the row
+        caption, place = shorten(attributions[0].captions[i], 12 * columns), ((0, 1), (0, 3), "axes fraction", "offset points")
+        line[0].annotate(caption, *place, fontsize=9, parse_math=False, in_layout=False)
         for ax, attribution in zip(line[1:], attributions, strict=True):
-            heat = attribution.heat(i)
-            draw_heat(ax, image, heat, own_scale(heat, attribution.unit, heat.min()), marks)
+            heat = seen_heat(attribution, i)
+            draw_heat(ax, image, heat, own_scale(heat, attribution.unit), marks)
     for ax, title in zip(axes[0], ["image", *(attribution.method for attribution in attributions)], strict=True):
-        ax.set_title(title, fontsize=11)
+        ax.set_title(title, fontsize=9, pad=18)
+    figure.supxlabel("" if all(attributions[0].seen(i).all() for i in rows) else UNSEEN, fontsize=9)
     return figure
 
 
@@ -108,14 +135,16 @@ def plot_words(found, columns=5):
     """What the caption's cosine says, the image, then each word of a WordMaps above its map, as in plot_pairs; what weighs less is
     fainter.  -> Figure"""
     count, image = len(found.words) + 1, found.maps.images[0]
-    size = dict(figsize=(1.75 * columns, 2 * math.ceil(count / columns)), layout="constrained")
-    figure, axes = plt.subplots(math.ceil(count / columns), columns, squeeze=False, **size)
+    heights = row_heights([image] * math.ceil(count / columns), 1.75, 0.25)
+    size = dict(figsize=(1.75 * columns, sum(heights) + 0.3), layout="constrained")
+    figure, axes = plt.subplots(len(heights), columns, squeeze=False, **size)
     draw_image(axes.flat[0], image)
     axes.flat[0].set_title("word and its weight:", fontsize=9)
     figure.suptitle(found.maps.verdict(0), fontsize=9)
     for i, (ax, word, weight) in enumerate(zip(axes.flat[1:], found.words, found.weights.tolist(), strict=False)):
-        heat, share = found.heat(i), weight / max(found.weights.max().item(), 1e-9)
+        heat, share = seen_heat(found.maps, i), weight / max(found.weights.max().item(), 1e-9)
         draw_heat(ax, image, heat, own_scale(heat, found.maps.unit))
+        figure.supxlabel(UNSEEN if heat.mask.any() else "", fontsize=9)
         ax.images[-1].set_alpha(OPACITY * share)
         ax.set_title(f"{word}  {weight:.2f}", fontsize=9, alpha=0.4 + 0.6 * share, parse_math=False)
     for ax in axes.flat[count:]:
@@ -134,13 +163,13 @@ def draw_degradation(axes, clip, attribution, i, inputs):
     words; a word, or a piece of one, that became the blank is shown as <B>.
     axes: (2, 2 + the number of inputs).  inputs: (pixels (B, 3, H, W), ids (B, T)) of all the pairs each."""
     i = attribution.place(i)
-    heat, (words, scores), tokens = attribution.heat(i), attribution.words(i), attribution.tokens[i]
+    heat, (words, scores), tokens = seen_heat(attribution, i), attribution.words(i), attribution.tokens[i]
     _, places = whole_words(attribution.captions[i], tokens)
     content = clip.tokens(attribution.captions).content[i]
     draw_image(axes[0, 0], attribution.images[i])
     draw_words(axes[1, 0], words, 0 * scores, Normalize(0, 1), SMALL)
-    draw_heat(axes[0, 1], attribution.images[i], heat, own_scale(heat, attribution.unit, heat.min()))
-    draw_words(axes[1, 1], words, scores, Normalize(float(scores.min()), float(scores.max())), SMALL)
+    draw_heat(axes[0, 1], attribution.images[i], heat, own_scale(heat, attribution.unit))
+    draw_words(axes[1, 1], words, scores, own_scale(scores, attribution.unit), SMALL)
     for above, below, (pixels, ids) in zip(*axes[:, 2:], inputs, strict=True):
         draw_image(above, as_seen(clip, pixels[i]))
         pieces = ["<B>" if token == clip.blank else piece for piece, token in zip(tokens, ids[i][content], strict=True)]

@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import Normalize
 from PIL import Image
 from radiographs import radiographs
 
 from m2ib_lite import Attribution, exports, load_model
 from m2ib_lite.exports import save_segments, table
-from m2ib_lite.plots import draw_heat
+from m2ib_lite.plots import draw_heat, own_scale, seen_heat
 
 PAGE = Path(__file__).parents[1] / "docs" / "masks.md"
 SIZES = [(31, 20), (50, 24)]  # width, height
@@ -68,9 +67,9 @@ def test_an_overlay_is_what_the_plots_draw(attribution, tmp_path):
     attribution.image_maps -= 1  # what is negative is as dark as 0
     attribution.save(tmp_path)
     for i, (width, height) in enumerate(SIZES):
-        heat = attribution.heat(i)
+        heat = seen_heat(attribution, i)
         figure = plt.figure(figsize=(width / 10, height / 10), dpi=10)
-        draw_heat(figure.add_axes((0, 0, 1, 1)), attribution.images[i], heat, Normalize(0, heat.max()))
+        draw_heat(figure.add_axes((0, 0, 1, 1)), attribution.images[i], heat, own_scale(heat, "nats"))
         figure.canvas.draw()
         drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
         plt.close(figure)

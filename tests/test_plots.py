@@ -14,7 +14,17 @@ from PIL import Image
 from m2ib_lite import explain
 from m2ib_lite.attribution import Attribution
 from m2ib_lite.data import Box
-from m2ib_lite.plots import TEXT_COLOURS, as_seen, draw_degradation, draw_image, draw_words, plot_methods, plot_pairs
+from m2ib_lite.plots import (
+    TEXT_COLOURS,
+    UNSEEN,
+    as_seen,
+    draw_degradation,
+    draw_image,
+    draw_words,
+    own_scale,
+    plot_methods,
+    plot_pairs,
+)
 
 mpl.use("Agg")
 
@@ -38,20 +48,31 @@ def texts(figure):
     return [text for text in figure.findobj(plt.Text) if text.get_text()]
 
 
-def test_every_word_and_both_maxima_can_be_read_and_each_map_runs_from_zero_to_its_own(attribution):
+def test_every_word_and_the_ends_of_each_scale_can_be_read_and_what_was_not_seen_is_pale(attribution):
     figure = plot_pairs(attribution)
     written = {text.get_text() for text in texts(figure)}
     assert {"an", "owl", *attribution.tokens[1]} <= written
-    assert {"maximum 3 nats a word", "maximum 31 nats a patch", "M2IB, share of maximum"} <= written
-    heats = [image.norm for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
-    assert [(heat.vmin, heat.vmax) for heat in heats] == [(0, np.max(attribution.heat(i))) for i in range(2)]
+    assert {"1 to 3 nats per word", "0 to 15 nats per patch", f"16 to 31 nats per patch,\n{UNSEEN}", "M2IB"} <= written
+    heats = [image for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
+    assert [(heat.norm.vmin, heat.norm.vmax) for heat in heats] == [(0, 15), (16, 31)]
+    assert [heat.get_array().mask.sum() for heat in heats] == [0, 4 * 8]
+    assert to_rgba(heats[1].get_cmap().get_bad()) == to_rgba("white")
+
+
+def test_a_scale_runs_from_the_lowest_score_or_zero_and_a_flat_map_is_bright():
+    def ends(*scores, unit="cosine"):
+        scale = own_scale(torch.tensor(scores), unit)
+        return scale.vmin, scale.vmax
+
+    assert [ends(-7.0, 8.0), ends(2.0, 8.0), ends(3.0, 3.0), ends(-2.0, -1.0)] == [(0, 8), (2, 8), (0, 3), (0, 0)]
+    assert own_scale(torch.tensor([3.0]), "nats")(3.0) == 1
 
 
 def test_words_in_pieces_are_drawn_whole_and_dollars_are_no_mathematics(attribution):
     attribution.captions[0] = "a$b$c owl"
     attribution.tokens[0], attribution.text_maps[0] = ["a$b$c", "o", "wl"], torch.tensor([1.0, 3.0, 4.0])
     written = {text.get_text() for text in texts(attribution.plot(0))}
-    assert {"a$b$c", "owl", "maximum 7 nats a word"} <= written
+    assert {"a$b$c", "owl", "1 to 7 nats per word"} <= written
     assert not {"o", "wl"} & written
 
 
@@ -85,7 +106,8 @@ def test_methods_stand_side_by_side_each_on_its_own_range_and_share_a_figure(att
     assert [ax.get_title() for ax in figure.axes[:3]] == ["image", "M2IB", "NIB"]
     assert len(figure.axes) == 6
     ranges = [(heat.norm.vmin, heat.norm.vmax) for heat in (ax.images[1] for ax in figure.axes[1:3])]
-    assert ranges == [(0, 15), (-7, 8)]
+    assert ranges == [(0, 15), (0, 8)]
+    assert {"an owl", "a very long caption of many [...]", UNSEEN} <= {text.get_text() for text in texts(figure)}
     whole = plt.figure(layout="constrained")
     top, bottom = whole.subfigures(2, 1)
     assert plot_methods([attribution], [0], figure=top) is top

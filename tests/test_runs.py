@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from PIL import Image
 
+from m2ib_lite import explain
 from m2ib_lite.__main__ import main
 from m2ib_lite.__main__ import parser as command_line
 from m2ib_lite.data import Pairs, load_pairs
@@ -373,6 +375,36 @@ def test_the_help_page_names_what_can_be_asked_for(capsys):
     with pytest.raises(SystemExit, match="2"):
         main([*needed, "--beta", "much"])
     assert "'much' is no float and no two of them" in capsys.readouterr().err
+
+
+def test_one_pair_is_explained_from_the_shell(folder, capsys):
+    picture, out = folder / "a picture (1).png", folder / "new" / "out"
+    pair = load_pairs("scenes")[0]
+    pair.image.save(picture)
+    given = ["explain", str(picture), pair.caption, "--model", str(folder), "--device", "cpu", "--seed", "3", "--steps", "2"]
+    main([*given, "--layer", "0,1", "--out", str(out)])
+    found = explain(load_model(folder, "cpu"), pair.image, pair.caption, layer=(0, 1), steps=2, seed=3)
+    said = capsys.readouterr().out
+    assert found.verdict(0) in said
+    assert [line.split()[::2] for line in said.splitlines() if " nats " in line] == [
+        [f"{score:.3f}", word] for word, score in zip(*found.words(0), strict=True)
+    ]
+    with np.load(out / "maps.npz") as kept:
+        np.testing.assert_array_equal(kept["image_maps"], found.image_maps)
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "masks" / "picture.png")) > 0, found.segments()[0].mask)
+    assert Image.open(out / "explained.png").width > 1000
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(["none.png", "an owl"], "none.png"), (["README.md", "an owl"], "convert it to PNG"), ([None, " "], "at least one word")],
+)
+def test_one_pair_that_cannot_be_explained_is_an_error_that_names_it(folder, given, message, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    load_pairs("scenes")[0].image.save(folder / "a.png")
+    with pytest.raises(SystemExit, match=message):
+        main(["explain", given[0] or str(folder / "a.png"), given[1], "--model", str(folder), "--out", str(folder / "out")])
+    assert not (folder / "out").exists()
 
 
 def done(out):
