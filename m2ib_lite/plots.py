@@ -23,11 +23,11 @@ FULL = {"nats": 1.0}  # by unit: a map whose maximum stays below this is not str
 UNSEEN = "pale: the model did not see it"
 
 
-def own_scale(scores, unit, low=0.0):
-    """What is dark and what is bright for one map, as in `evaluate`: its lowest score, what is below `low` counting as `low`, and
-    its highest, or FULL where that is more; for a flat map from `low`.  -> Normalize"""
-    least, most = max(float(low), float(scores.min())), float(scores.max())
-    least = least if least < most else float(low)
+def own_scale(scores, unit):
+    """What is dark and what is bright for one map, as in `evaluate`: its lowest score, what is below 0 counting as 0, and its
+    highest, or FULL where that is more; for a flat map from 0.  -> Normalize"""
+    least, most = max(0.0, float(scores.min())), float(scores.max())
+    least = least if least < most else 0.0
     return Normalize(least, max(most, FULL.get(unit, least)))
 
 

@@ -85,7 +85,7 @@ class Column(Panel):
             button.description, button.tooltip = word, f"{score:.3g} {attribution.unit}; click for its own map"
             button.layout.border = f"2px solid {'black' if number == self.word else 'transparent'}"
         self.words.children = self.buttons[: len(words)]
-        self.sum.value = f"maximum {scores.max():.3g} {attribution.unit} a word"
+        self.sum.value = f"maximum {scores.max():.3g} {attribution.unit} per word"
         self.title.value = f"<b>M2IB{'' if self.word is None else f', {escape(words[self.word])} alone'}</b>"
 
 

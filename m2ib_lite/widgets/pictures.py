@@ -54,10 +54,9 @@ def draw_map(clip, attribution, level):
     -> PNG bytes, and a line of what it shows"""
     small, shrunk = of_screen(clip, attribution)
     heat = small.heat(0)
-    low = 0 if small.unit == "nats" else heat.min()  # as plot_pairs and plot_methods draw them
     (image,) = small.images
-    picture = enlarge(overlay(image, heat, own_scale(heat, small.unit, low)))
-    note = f"maximum {heat.max():.3g} {small.unit} a patch"
+    picture = enlarge(overlay(image, heat, own_scale(heat, small.unit)))
+    note = f"maximum {heat.max():.3g} {small.unit} per patch"
     if level:
         (segment,) = small.segments("share", level=level)
         outlined(picture, segment)
