@@ -65,7 +65,7 @@ for (modality, rivals), *place in product((("image", 9), ("text", 8)), ("scenes"
 
 
 INSIDE, USED = "more of its map lies inside the true boxes", "letter and tube that a model had learned to use"
-ONE_IN_TWENTY = "With 35 such words, one in twenty may still be accused: that claim is open"
+ONE_IN_TWENTY = "That is too few to rule out a rate of one in twenty, so this claim is open"
 README_SAYS = [
     ("M2IB is not the most precise method", "06", f"{PLACE} (scenes, best)", "loses to", "Chefer et al., LeGrad"),
     (INSIDE, "06", f"{ENERGY} (scenes, best)", "result", "held against 9 of 9"),
