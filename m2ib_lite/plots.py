@@ -24,10 +24,10 @@ UNSEEN = "pale: the model did not see it"
 
 
 def own_scale(scores, unit):
-    """What is dark and what is bright for one map, as in `evaluate`: its lowest score, what is below 0 counting as 0, and its
-    highest, or FULL where that is more; for a flat map from 0.  -> Normalize"""
+    """What is dark and what is bright for one map: no information, or in a unit without such a zero its lowest score, what is below
+    0 counting as 0; and its highest score, or FULL where that is more.  A flat map starts at 0.  -> Normalize"""
     least, most = max(0.0, float(scores.min())), float(scores.max())
-    least = least if least < most else 0.0
+    least = 0.0 if unit in FULL or least >= most else least
     return Normalize(least, max(most, FULL.get(unit, least)))
 
 
@@ -75,10 +75,12 @@ def draw_words(ax, words, scores, scale, size=11):
     ax.axis("off")
 
 
-def colour_bar(figure, axes, colours, label, aspect=28):
+def colour_bar(figure, axes, colours, label, aspect=28, unit="nats"):
     """A bar below axes whose maps have each an own_scale; aspect: how many times as long as thick."""
     bar = dict(location="bottom", shrink=0.8, aspect=aspect, pad=0.02, label=label, ticks=[0, 1])
-    figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, **bar).set_ticklabels(["lowest", "highest"])
+    figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, **bar).set_ticklabels(
+        ["0" if unit in FULL else "lowest", "highest"]
+    )
 
 
 def row_heights(images, width, room):
@@ -98,14 +100,15 @@ def plot_pairs(attribution, rows=None, boxes=None):
     for (left, middle, right), i in zip(axes, rows, strict=True):
         marks, heat, (words, scores) = boxes[i] if boxes else (), seen_heat(attribution, i), attribution.words(i)
         draw_image(left, attribution.images[i], marks)
-        draw_heat(middle, attribution.images[i], heat, own_scale(heat, attribution.unit), marks)
-        draw_words(right, words, scores, own_scale(scores, attribution.unit))
+        scale, of_words = own_scale(heat, attribution.unit), own_scale(scores, attribution.unit)
+        draw_heat(middle, attribution.images[i], heat, scale, marks)
+        draw_words(right, words, scores, of_words)
         left.set_xlabel(attribution.verdict(i).replace(", ", ",\n"), fontsize=9)
-        ends = f"{heat.min():.3g} to {heat.max():.3g} {attribution.unit} per patch"
+        ends = f"{scale.vmin:.3g} to {scale.vmax:.3g} {attribution.unit} per patch"
         middle.set_xlabel(f"{ends},\n{UNSEEN}" if heat.mask.any() else ends, fontsize=9)
-        right.set_title(f"{scores.min():.3g} to {scores.max():.3g} {attribution.unit} per word", fontsize=9, y=-0.13, loc="left")
-    colour_bar(figure, axes[:, 1], IMAGE_COLOURS, attribution.method)
-    colour_bar(figure, axes[:, 2], TEXT_COLOURS, attribution.method)
+        right.set_title(f"{of_words.vmin:.3g} to {of_words.vmax:.3g} {attribution.unit} per word", fontsize=9, y=-0.13, loc="left")
+    for column, colours in ((1, IMAGE_COLOURS), (2, TEXT_COLOURS)):
+        colour_bar(figure, axes[:, column], colours, attribution.method, unit=attribution.unit)
     return figure
 
 
@@ -126,7 +129,7 @@ def plot_methods(attributions, rows, boxes=None, figure=None):
             heat = seen_heat(attribution, i)
             draw_heat(ax, image, heat, own_scale(heat, attribution.unit), marks)
     for ax, title in zip(axes[0], ["image", *(attribution.method for attribution in attributions)], strict=True):
-        ax.set_title(title, fontsize=9, pad=18)
+        ax.set_title(title.replace(", ", ",\n"), fontsize=9, pad=18)
     figure.supxlabel("" if all(attributions[0].seen(i).all() for i in rows) else UNSEEN, fontsize=9)
     return figure
 

@@ -52,9 +52,9 @@ def test_every_word_and_the_ends_of_each_scale_can_be_read_and_what_was_not_seen
     figure = plot_pairs(attribution)
     written = {text.get_text() for text in texts(figure)}
     assert {"an", "owl", *attribution.tokens[1]} <= written
-    assert {"1 to 3 nats per word", "0 to 15 nats per patch", f"16 to 31 nats per patch,\n{UNSEEN}", "M2IB"} <= written
+    assert {"0 to 3 nats per word", "0 to 15 nats per patch", f"0 to 31 nats per patch,\n{UNSEEN}", "M2IB"} <= written
     heats = [image for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
-    assert [(heat.norm.vmin, heat.norm.vmax) for heat in heats] == [(0, 15), (16, 31)]
+    assert [(heat.norm.vmin, heat.norm.vmax) for heat in heats] == [(0, 15), (0, 31)]
     assert [heat.get_array().mask.sum() for heat in heats] == [0, 4 * 8]
     assert to_rgba(heats[1].get_cmap().get_bad()) == to_rgba("white")
 
@@ -65,6 +65,7 @@ def test_a_scale_runs_from_the_lowest_score_or_zero_and_a_flat_map_is_bright():
         return scale.vmin, scale.vmax
 
     assert [ends(-7.0, 8.0), ends(2.0, 8.0), ends(3.0, 3.0), ends(-2.0, -1.0)] == [(0, 8), (2, 8), (0, 3), (0, 0)]
+    assert [ends(2.0, 8.0, unit="nats"), ends(3.0, 3.0, unit="nats")] == [(0, 8), (0, 3)]  # where 0 is no information
     assert own_scale(torch.tensor([3.0]), "nats")(3.0) == 1
 
 
@@ -72,7 +73,7 @@ def test_words_in_pieces_are_drawn_whole_and_dollars_are_no_mathematics(attribut
     attribution.captions[0] = "a$b$c owl"
     attribution.tokens[0], attribution.text_maps[0] = ["a$b$c", "o", "wl"], torch.tensor([1.0, 3.0, 4.0])
     written = {text.get_text() for text in texts(attribution.plot(0))}
-    assert {"a$b$c", "owl", "1 to 7 nats per word"} <= written
+    assert {"a$b$c", "owl", "0 to 7 nats per word"} <= written
     assert not {"o", "wl"} & written
 
 
