@@ -100,6 +100,7 @@ def test_a_run_is_recorded_only_with_the_parameters_of_its_scale(tmp_path, monke
     kept_number = dict(value=1, low=0, high=9, tolerance=1, pairs=9, claim="n is large", verdict="held")
     assert small["numbers"] == {"n": kept_number}
     assert len(small["cells"]) == 3  # papermill's own among them
+    assert 0 <= sum(small["cells"]) <= small["seconds"] + 1
     assert sum('"value"' in line for line in kept_text.splitlines()) == 2  # a number a line
     before, shown, after = re.split(f"{START}|{END}", page.read_text())
     assert (before, after) == ("before\n", "\nafter\n")

@@ -32,6 +32,7 @@ def first(tmp_path_factory):
 def test_another_seed_trains_another_model(first, tmp_path):
     options = dict(recipe=train_script.RECIPES["scenes"], steps=STEPS, checkpoint=tmp_path / "checkpoint.pt", device="cpu")
     *_, losses, _ = train_script.train(**options, seed=1)
+    assert len(losses) == STEPS
     assert losses != first[1]["losses"]
 
 
