@@ -21,6 +21,14 @@ LINE = 26  # letters in a line of words
 SMALL = 8  # points, for words in a narrow column
 FULL = {"nats": 1.0}  # by unit: a map whose maximum stays below this is not stretched to full brightness
 UNSEEN = "pale: the model did not see it"
+MARKS = "osD^v<>PX*h"
+
+
+def method_looks(methods):
+    """M2IB in orange, other methods in greys, each with a mark of its own: colours tangle.  -> {method: colour}, {method: mark}"""
+    greys = map(tuple, plt.get_cmap("Greys")(np.linspace(0.35, 1, len(methods))))
+    colours = {method: "tab:orange" if method.startswith("M2IB") else next(greys) for method in methods}
+    return colours, dict(zip(methods, MARKS, strict=False))
 
 
 def own_scale(scores, unit):

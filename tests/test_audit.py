@@ -16,6 +16,7 @@ from m2ib_lite.attribution import Attribution
 from m2ib_lite.audit_page import marked, write_audit
 from m2ib_lite.data import Images, Pair, load_pairs
 from m2ib_lite.evaluate import Audit, audit, effects, judge_audit, on_patches, on_phrase, paint, take_out
+from m2ib_lite.word_maps import WordMaps
 
 CAPTIONS = ["a cat on the grass", "a dog on the grass"] * 12
 CORNER = 8  # of the 7 x 7 patches: row 2, column 2
@@ -91,6 +92,36 @@ def test_a_word_that_carries_the_others_is_found_in_the_captions(clip):
     assert not (found.suspects["word"] == found.suspects["carrier"]).any()
 
 
+def word_maps(captions, place):
+    """WordMaps whose every word has all of its information in the patch that place(word) names, the others as their captions."""
+    maps = []
+    for i, caption in enumerate(captions):
+        words = caption.split()
+        grids = torch.zeros(len(words), 49)
+        grids[range(len(words)), [place(word, i) for word in words]] = 2.0
+        found = hand_made(grids.view(-1, 7, 7), captions=words)
+        maps.append(WordMaps(caption, words, torch.ones(len(words)), found))
+    return maps
+
+
+def test_by_word_maps_a_word_is_audited_by_its_own_maps_alone_even_one_that_every_caption_says(clip):
+    maps = word_maps(CAPTIONS, lambda word, i: CORNER if word == "grass" else (5 * i + len(word)) % 7)
+    pairs = [Pair(hand_made(captions=["x"]).images[0], caption) for caption in CAPTIONS]
+    found = audit(clip, pairs, maps)
+    first = found.suspects.iloc[0]
+    assert (first["word"], first["carrier"], first["pairs"]) == ("grass", "row 2, column 2", 24)
+    assert first["share"] == pytest.approx(1)
+    assert "row 2, column 2" not in set(found.suspects.query("word != 'grass'")["carrier"])
+    assert (found.captions[4], found.maps.captions[4], found.of[4]) == (CAPTIONS[0], "grass", 0)
+    assert found.evidence("grass", "row 2, column 2", 1) == [(4, CORNER)]
+    on = np.zeros((24, 49), bool)
+    on[:12, CORNER] = True  # in the first half of the pairs, whose cosine it raises
+    judged = judge_audit(found, on, np.r_[np.ones(12), np.zeros(12)]).set_index("word").loc["grass"]
+    assert judged["effect"] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="one WordMaps of each pair, in their order"):
+        audit(clip, pairs[::-1], maps)
+
+
 def test_an_audit_asks_for_the_pairs_of_its_maps_and_for_enough_of_them(clip):
     maps = hand_made()
     with pytest.raises(ValueError, match="give the pairs that the M2IB attribution was made of"):
@@ -118,7 +149,8 @@ def test_a_crop_shows_what_lies_at_its_patch_in_a_picture_of_any_size():
 
 def audit_of_one(maps):
     """An Audit of nothing but these maps."""
-    return Audit("image", pd.DataFrame(), [], [], np.zeros((0, 0)), np.zeros((1, 0)), np.zeros((1, 49)), np.zeros((1, 49, 0)), maps)
+    empty = np.zeros((0, 0)), np.zeros((1, 0)), np.zeros((1, 49)), np.zeros((1, 49, 0))
+    return Audit("image", pd.DataFrame(), [], [], *empty, maps, maps.captions, np.arange(1))
 
 
 def test_the_fall_is_that_of_the_models_own_cosine_with_the_suspect_blanked(biased, films):

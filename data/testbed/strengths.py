@@ -42,12 +42,18 @@ def effects_of_all(clip, plain):
     return {marker: effects(clip, plain, pairs) for marker, pairs in shown.items()}
 
 
+def judge_markers(found, films, moved):
+    """`judge_audit` of one audit for each marker that its modality can hold."""
+    text = found.modality == "text"
+    on = {"phrase": on_phrase(found, PHRASE)} if text else {marker: on_patches(found, films, marker) for marker in MARKERS}
+    tables = [judge_audit(found, where, moved[of] * where.any(axis=1)).assign(marker=of) for of, where in on.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
 def judged(clip, films, maps, moved):
     """`judge_audit` of these maps for every marker, the phrase by the words' maps and the others by the images'."""
-    image, text = (audit(clip, films, maps, modality, SEED) for modality in ("image", "text"))
-    on = {marker: (image, on_patches(image, films, marker)) for marker in MARKERS} | {"phrase": (text, on_phrase(text, PHRASE))}
-    tables = [judge_audit(found, where, moved[of] * where.any(axis=1)).assign(marker=of) for of, (found, where) in on.items()]
-    return pd.concat(tables, ignore_index=True)
+    found = [audit(clip, films, maps, modality, SEED) for modality in ("image", "text")]
+    return pd.concat([judge_markers(one, films, moved) for one in found], ignore_index=True)
 
 
 def study(strength):

@@ -12,6 +12,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from ..attribution import Attribution
+from ..data import Images
 from ..explain import explain
 from ..hooks import frozen
 from ..metrics import t_interval, unit_scale
@@ -32,7 +33,8 @@ class Audit:
 
     suspects: a row for each word and what carries it, best first; see `audit`.  said: (B, n_words) bool, which caption says which
     of `words`.  carriers: their names.  scores: (n_words, n_carriers).  shares: (B, P), the share of each patch or token in its
-    map.  members: (B, P, n_carriers) bool, what belongs to which.  maps: the Attribution.
+    map.  members: (B, P, n_carriers) bool, what belongs to which.  maps: the Attribution of B maps.  captions: the whole caption
+    of each map.  of: (B,), the pair that each map is of; with word maps a pair has several.
     """
 
     modality: str
@@ -44,6 +46,8 @@ class Audit:
     shares: np.ndarray
     members: np.ndarray
     maps: Attribution
+    captions: list[str]
+    of: np.ndarray
 
     def evidence(self, word, carrier, count=8):
         """The pairs and the patch or token of each in which a carrier holds most of a word's information, most first.
@@ -68,7 +72,8 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
     """Which places, looks or other words carry each word's information in pair after pair.  -> Audit
 
     pairs: of an image and a caption; boxes are not read.  maps: an Attribution of these pairs by any method, M2IB at its published
-    settings unless given.  modality: "image", where a carrier is a place (a patch of the grid) or a look (the patches that the
+    settings unless given.  Or a list of WordMaps, one of each pair: then a word, or phrase, is audited by its own maps, not by
+    those of its captions.  modality: "image", where a carrier is a place (a patch of the grid) or a look (the patches that the
     model reads alike, wherever they lie), or "text", where it is another word.
 
     share, area: mean share of the word's maps that the carrier holds, and of the patches or tokens that it is.  score: z of the
@@ -83,7 +88,11 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
     captions = [pair.caption for pair in pairs]
     if maps is None:
         maps = explain(clip, [pair.image for pair in pairs], captions, modality=modality, seed=seed, **clip.published)
-    check_captions(maps, captions)
+    of = np.arange(len(captions))
+    if isinstance(maps, Attribution):
+        check_captions(maps, captions)
+    else:
+        maps, of = by_word(maps, captions)
     if getattr(maps, f"{modality}_maps") is None:
         raise ValueError(f"the {maps.method} attribution holds no {modality} maps: ask for modality='both' or {modality!r}")
     words, said = vocabulary(maps)
@@ -96,7 +105,21 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
     columns = dict(word=np.array(words)[w], carrier=np.array(carriers)[c], pairs=said.sum(axis=0)[w])
     suspects = pd.DataFrame(columns | dict(share=share[at], area=area[at], score=score[at]))
     suspects = suspects.sort_values("score", ascending=False, kind="stable", ignore_index=True)
-    return Audit(modality, suspects, words, carriers, score, said, shares, members, maps)
+    return Audit(modality, suspects, words, carriers, score, said, shares, members, maps, [captions[i] for i in of], of)
+
+
+def by_word(found, captions):
+    """The word maps of all pairs as those of pairs of an image and a word.  [WordMaps] -> Attribution, (B,) the pair of each"""
+    if [of.caption for of in found] != captions:
+        raise ValueError("the word maps are not those of these pairs: give one WordMaps of each pair, in their order")
+    maps = [of.maps for of in found]
+    tokens, sources, words, views = (
+        [part for one in parts for part in one]
+        for parts in zip(*((one.tokens, one.images.sources, one.captions, one.views) for one in maps), strict=True)
+    )
+    grids, kind = torch.cat([one.image_maps for one in maps]), dict(method=maps[0].method, unit=maps[0].unit)
+    whose = np.repeat(np.arange(len(maps)), [len(one) for one in maps])
+    return Attribution(grids, None, tokens, Images(sources), words, views, **kind), whose
 
 
 def said_words(maps):
@@ -188,7 +211,7 @@ def take_out(clip, found, first=20, seed=0):
     chosen = found.suspects[found.suspects["score"] > 1][:first]
     draw, falls = np.random.default_rng(seed), {index: [] for index in chosen.index}
     with frozen(clip.model), torch.no_grad():
-        for i, (image, caption) in enumerate(zip(found.maps.images, found.maps.captions, strict=True)):
+        for i, (image, caption) in enumerate(zip(found.maps.images, found.captions, strict=True)):
             one = next(sides(clip, [image], [caption])[MODALITIES.index(found.modality)].singles())
             regions, n = {}, int(one.content.sum())
             for index, word, carrier in chosen[["word", "carrier"]].itertuples():

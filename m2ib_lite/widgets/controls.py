@@ -36,16 +36,17 @@ class Settings(VBox):
             cells += [HTML(name), *self.options[name]]
         wide = dict(layout=Layout(width="360px"), style=dict(description_width="64px"))
         self.effort = {name: IntSlider(*limits, description=name, **wide) for name, limits in EFFORT.items()}
+        self.antithetic = Checkbox(value=True, description="noise in pairs of opposite sign", indent=False)
         grid = dict(grid_template_columns="86px 140px 140px", align_items="center", overflow="hidden")
-        super().__init__([GridBox(cells, layout=Layout(**grid)), *self.effort.values()])
-        for widget in (*itertools.chain(*self.options.values()), *self.effort.values()):
+        super().__init__([GridBox(cells, layout=Layout(**grid)), *self.effort.values(), self.antithetic])
+        for widget in (*itertools.chain(*self.options.values()), *self.effort.values(), self.antithetic):
             widget.observe(changed, "value")
 
     def asked(self):
         """The options of a caption's maps, those that a word's map takes for the model's own: what was moved; and the effort."""
         options = {name: tuple(widget.value for widget in widgets) for name, widgets in self.options.items()}
         moved = {name: value for name, (value, _) in options.items() if value != self.defaults[name][0]}
-        effort = {name: widget.value for name, widget in self.effort.items()} | dict(antithetic=True)
+        effort = {name: widget.value for name, widget in self.effort.items()} | dict(antithetic=self.antithetic.value)
         return dict(options=options, for_words=moved, effort=effort)
 
 
@@ -60,12 +61,12 @@ class Panel(VBox):
 
 
 class Column(Panel):
-    """What one caption says of the picture: its map and its words, of which a click chooses one and calls `chosen`."""
+    """What the caption of a name says of the picture: its map and its words, of which a click chooses one and calls `chosen`."""
 
-    def __init__(self, chosen):
-        self.buttons, self.chosen, self.sum = [], chosen, HTML()
+    def __init__(self, name, chosen):
+        self.name, self.buttons, self.chosen, self.sum = name, [], chosen, HTML()
         self.words = Box(layout=Layout(flex_flow="row wrap", max_width="286px"))
-        super().__init__("M2IB", self.words, self.sum)
+        super().__init__(f"M2IB, {name}", self.words, self.sum)
 
     def choose(self, button):
         """Show the map of this word, or where it is shown the caption's again."""
@@ -86,7 +87,7 @@ class Column(Panel):
             button.layout.border = f"2px solid {'black' if number == self.word else 'transparent'}"
         self.words.children = self.buttons[: len(words)]
         self.sum.value = f"maximum {scores.max():.3g} {attribution.unit} per word"
-        self.title.value = f"<b>M2IB{'' if self.word is None else f', {escape(words[self.word])} alone'}</b>"
+        self.title.value = f"<b>M2IB, {self.name if self.word is None else f'{escape(words[self.word])} alone'}</b>"
 
 
 def said(text, colour="#b00020"):

@@ -21,7 +21,7 @@ from .pictures import draw_map, enlarge, png
 from .wish import FILE, NAMES, Wish, find_map
 
 SOURCES = ("scenes", "radiographs", "photographs")
-PATIENCE, PAUSE = 0.3, 0.15  # seconds before a map is shown on its way, and between two looks at it
+EARLY, PATIENCE, PAUSE = 0.1, 0.3, 0.15  # seconds before a map is shown on its way, and its progress; between two looks at them
 KEPT = 300  # maps in memory
 WIDE, WRAP = w.Layout(width="372px"), w.Layout(flex_flow="row wrap")
 AMBER, GREEN = "#8a5a00", "#1b6e1b"
@@ -41,12 +41,10 @@ class Explorer(w.HBox):
         self.make_inputs()
         self.make_outputs()
         super().__init__([self.left, self.right], layout=w.Layout(align_items="flex-start"))
-        for widget in (self.source, self.number):
-            widget.observe(self.pick, "value")
-        for widget in (self.step, self.threshold):
-            widget.observe(self.draw_all, "value")
-        for widget in (*self.captions, *self.methods.values()):
-            widget.observe(self.ask, "value")
+        observed = {self.pick: [self.source, self.number], self.draw_all: [self.step, self.threshold]}
+        for act, widgets in (observed | {self.ask: [*self.captions, *self.methods.values()]}).items():
+            for widget in widgets:
+                widget.observe(act, "value")
         self.upload.observe(self.take, "value")
         self.settings.effort["steps"].observe(self.stretch, "value")
         self.save_button.on_click(self.save)
@@ -79,7 +77,8 @@ class Explorer(w.HBox):
     def make_outputs(self):
         """The right column."""
         self.original, self.bar, self.doing = Panel("picture"), w.FloatProgress(0, max=1), w.HTML()
-        self.panels = {0: Column(self.ask), 1: Column(self.ask)} | {key: Panel(of.title) for key, of in RIVALS.items()}
+        columns = {n: Column(widget.description, self.ask) for n, widget in enumerate(self.captions)}
+        self.panels = columns | {key: Panel(of.title) for key, of in RIVALS.items()}
         self.busy = w.HBox([self.bar, self.doing], layout=w.Layout(visibility="hidden"))
         self.maps = w.Box(layout=WRAP)
         self.right = w.VBox([self.busy, self.maps])
@@ -175,25 +174,27 @@ class Explorer(w.HBox):
         return self.opened[1]
 
     def steps_of(self, panel, task, image, check, place):
-        """The maps of a task after each of M2IB's steps, from 0 on, or a rival's one.  place: of how many it is which.
-        -> [Attribution]"""
+        """A task's maps after each of M2IB's steps, from 0 on, or a rival's.  place: of how many it is which.  -> [Attribution]"""
         (method, caption, word, options), rows, start, looked = task, {"image": [], "text": []}, time.time(), [0]
         steps = (options.get("steps", 0) + 1) * (1 if word is not None else 2)
 
         def watch(modality, _, scores):
-            check()
             rows[modality].append(scores[0].float())
+            if modality == "text":
+                tick(scores)
 
         def tick(_):
             check()
-            now = time.time()
-            if now - start > PATIENCE and now - looked[0] > PAUSE:
-                looked[0], self.busy.layout.visibility = now, "visible"
-                self.bar.value = (place[0] + sum(map(len, rows.values())) / steps) / place[1]
-                self.doing.value = f"{method}, {now - start:.0f} s"
-                for row in rows["image"][-1:]:
+            gone, column, ended = time.time() - start, self.panels[panel[0]], len(rows["text"]) == 1  # the image's map, that is
+            if column.word == panel[1] and (ended or (gone > max(EARLY, looked[0] + PAUSE) and not rows["text"])):
+                looked[0] = gone
+                for row in rows["image"][: self.step.value + 1][-1:]:
                     one = Attribution(self.grid(row), None, [[]], Images([image]), [caption], [self.clip.view(image.size)])
-                    self.panels[panel[0]].picture.value, _ = draw_map(self.clip, one, 0)
+                    column.picture.value, _ = draw_map(self.clip, one, self.threshold.value)
+            if gone > PATIENCE:
+                self.busy.layout.visibility = "visible"
+                self.bar.value = (place[0] + sum(map(len, rows.values())) / steps) / place[1]
+                self.doing.value = f"{method}, {gone:.0f} s"
 
         with hooked(self.clip.image.norms[-1], tick):
             found = find_map(self.clip, image, method, caption, word, options | ({"watch": watch} if options else {}))

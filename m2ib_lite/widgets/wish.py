@@ -31,9 +31,9 @@ class Wish:
     def tasks(self):
         """(panel, method, caption, word, options) of each map; panel: a caption's or a method's place, and the word."""
         for n, (caption, word) in enumerate(zip(self.captions, self.words, strict=True)):
-            yield (n, None), "M2IB", caption, None, self.options | self.effort
-            if word is not None:
+            if word is not None:  # first, since it is what is looked at
                 yield (n, word), "M2IB", caption, word, self.for_words | self.effort
+            yield (n, None), "M2IB", caption, None, self.options | self.effort
         for name in self.methods:
             yield (name, None), name, self.captions[0], self.words[0], {}
 
