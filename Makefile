@@ -45,6 +45,7 @@ testbed: $(VENV)/installed
 	for twin in $(TWINS); do $(KEEP_MEMORY) $(BIN)/python data/testbed/train.py $$twin; done
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/strengths.py
 	$(KEEP_MEMORY) $(BIN)/python data/testbed/masking.py
+	$(KEEP_MEMORY) $(BIN)/python data/testbed/word_audit.py
 	cd data && shasum -a 256 testbed/sprites/sprites.* models/*/*.safetensors models/*/*.json > SHA256SUMS
 
 clean:

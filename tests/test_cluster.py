@@ -17,8 +17,7 @@ from m2ib_lite.evaluate import digest
 from m2ib_lite.runs import evaluate_data
 from m2ib_lite.runs.cluster import Worker
 
-PAIRS = 24
-COMMAND = f"evaluate --model testbed --data scenes --count {PAIRS} --methods m2ib,random --shard 2 --device cpu --out"
+COMMAND = "evaluate --model testbed --data scenes --count {} --methods m2ib,random --shard 2 --device cpu --out"
 
 
 def workers_of(driver):
@@ -38,8 +37,10 @@ def victim(driver, turn):
 def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process(tmp_path, request):
     kills, rng = request.config.getoption("--kills"), np.random.default_rng(0)
     whole, broken, left, log = tmp_path / "whole", tmp_path / "broken", [], tmp_path / "log"
-    main([*COMMAND.split(), str(whole)])
-    command = [sys.executable, "-m", "m2ib_lite", *COMMAND.split(), str(broken), "--ray", "local", "--workers", "2"]
+    shards = 4 + kills
+    run = COMMAND.format(2 * shards).split()
+    main([*run, str(whole)])
+    command = [sys.executable, "-m", "m2ib_lite", *run, str(broken), "--ray", "local", "--workers", "2"]
     for turn in range(kills):
         if turn % 2 == 0:
             driver = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT)
@@ -50,7 +51,7 @@ def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process
             left.append((("worker", "driver")[turn % 2], len(list(broken.glob("scores/*.parquet")))))
         if turn % 2:
             driver.wait()
-    print(f"\nkilled, with so many of {PAIRS // 2} shards there: {left}")
+    print(f"\nkilled, with so many of {shards} shards there: {left}")
     assert len(left) > kills / 2, log.read_text()
     assert kills % 2 == 0 or driver.wait() == 0
     main(command[3:])
