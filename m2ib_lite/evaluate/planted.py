@@ -74,4 +74,4 @@ def judge_audit(found, on, effect):
             score = scores[is_marker].max(initial=0)
             rank = (scores > score).sum() + 1 if score > 0 else np.nan
             rows.append((word, mean, low, high, mean > USED and low > 0, score, rank))
-    return pd.DataFrame(rows, columns=["word", "effect", "low", "high", "used", "score", "rank"])
+    return pd.DataFrame(rows, columns=["word", "effect", "low", "high", "used", "score", "rank"]).astype({"used": bool})
