@@ -9,6 +9,7 @@ from . import metrics
 from .models import BUILT_IN, TESTBED
 
 EXPECTED = TESTBED / "expected"
+MARGIN = 0.1  # inches around a figure
 FEWEST = 10  # pairs, below which no claim is judged
 TUNING_SEED = 0  # of the pictures that the testbed's settings were chosen on, so of none that a notebook reports on
 OURS, AGAINST, TOO_FEW, SIGNIFICANT = "M2IB", ": M2IB against ", "too few pairs", 0.05
@@ -23,9 +24,10 @@ def save_figure(figure, out, name):
     """Write a figure as out/name.png and out/name.pdf.  -> the figure, to be shown"""
     Path(out).mkdir(parents=True, exist_ok=True)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # once is enough: a tight box lays out twice, for each kind of file and for the notebook
+    figure.set_layout_engine("none")  # once is enough, and for the box, too: "tight" would draw all of it for each kind of file
+    box = figure.get_tightbbox().padded(MARGIN)
     for kind in ("png", "pdf"):
-        figure.savefig(Path(out) / f"{name}.{kind}", dpi=150, bbox_inches="tight")
+        figure.savefig(Path(out) / f"{name}.{kind}", dpi=150, bbox_inches=box)
     return figure
 
 
