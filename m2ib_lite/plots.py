@@ -1,6 +1,7 @@
 """Attributions as pictures: an Attribution in, matplotlib Axes out.  Nothing here calls show()."""
 
 import math
+from itertools import cycle
 from textwrap import shorten
 
 import matplotlib.pyplot as plt
@@ -25,10 +26,10 @@ MARKS = "osD^v<>PX*h"
 
 
 def method_looks(methods):
-    """M2IB in orange, other methods in greys, each with a mark of its own: colours tangle.  -> {method: colour}, {method: mark}"""
+    """M2IB in orange, other methods in greys that marks tell apart: ten colours tangle.  -> {method: colour}, {method: mark}"""
     greys = map(tuple, plt.get_cmap("Greys")(np.linspace(0.35, 1, len(methods))))
     colours = {method: "tab:orange" if method.startswith("M2IB") else next(greys) for method in methods}
-    return colours, dict(zip(methods, MARKS, strict=False))
+    return colours, dict(zip(methods, cycle(MARKS), strict=False))
 
 
 def own_scale(scores, unit):

@@ -94,12 +94,12 @@ def test_a_word_that_carries_the_others_is_found_in_the_captions(clip):
 
 def word_maps(captions, place):
     """WordMaps whose every word has all of its information in the patch that place(word) names, the others as their captions."""
-    maps = []
+    maps, images = [], hand_made(captions=captions).images.sources
     for i, caption in enumerate(captions):
         words = caption.split()
         grids = torch.zeros(len(words), 49)
         grids[range(len(words)), [place(word, i) for word in words]] = 2.0
-        found = hand_made(grids.view(-1, 7, 7), captions=words)
+        found = replace(hand_made(grids.view(-1, 7, 7), captions=words), images=Images([images[i]] * len(words)))
         maps.append(WordMaps(caption, words, torch.ones(len(words)), found))
     return maps
 
@@ -118,8 +118,20 @@ def test_by_word_maps_a_word_is_audited_by_its_own_maps_alone_even_one_that_ever
     on[:12, CORNER] = True  # in the first half of the pairs, whose cosine it raises
     judged = judge_audit(found, on, np.r_[np.ones(12), np.zeros(12)]).set_index("word").loc["grass"]
     assert judged["effect"] == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="one WordMaps of each pair, in their order"):
+    with pytest.raises(ValueError, match="a list of WordMaps, one of each, in their order"):
         audit(clip, pairs[::-1], maps)
+    with pytest.raises(ValueError, match="of word maps, which are of images alone, for 'image'"):
+        audit(clip, pairs, maps, "text")
+
+
+def test_a_word_that_a_caption_says_again_counts_once_with_the_mean_of_its_maps(clip):
+    captions = ["A cat and a dog"] * 3 + CAPTIONS
+    maps = word_maps(captions, lambda word, i: 3 if word == "A" else CORNER)
+    pairs = [Pair(hand_made(captions=["x"]).images[0], caption) for caption in captions]
+    found = audit(clip, pairs, maps)
+    assert len(found.of) == sum(len(set(caption.lower().split())) for caption in captions)
+    assert found.said[:, found.words.index("a")].sum() == 27
+    assert found.shares[0, [3, CORNER]] == pytest.approx([0.5, 0.5])
 
 
 def test_an_audit_asks_for_the_pairs_of_its_maps_and_for_enough_of_them(clip):

@@ -46,7 +46,7 @@ def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process
             driver = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT)
         process = victim(driver, turn)
         time.sleep(rng.uniform(0, 3))  # a worker loads the model for seconds, and a pair takes half of one
-        if process and psutil.pid_exists(process):
+        if process and driver.poll() is None and psutil.pid_exists(process):
             os.kill(process, signal.SIGKILL)
             left.append((("worker", "driver")[turn % 2], len(list(broken.glob("scores/*.parquet")))))
         if turn % 2:

@@ -57,10 +57,10 @@ def judge_audit(found, on, effect):
     """What an audit says of a marker, and what is true, for each word FEWEST of whose pairs show it.  -> word, effect, low, high,
     used, score, rank
 
-    on: (pairs, P) bool, where the marker lies.  effect: (pairs,), what it adds to the cosine of each, 0 where a pair does not show
-    it.  used: the mean effect over the word's pairs is above USED, and its 95% interval above 0.  score: the
-    highest of the carriers that are the marker, those with half or more of the word's information in them on it; 0 where there is
-    none.  rank: among the word's carriers, from 1; NaN where the score is 0.
+    on: (pairs, P) bool, where the marker lies.  effect: (pairs,), what it adds to the cosine, 0 for a pair that does not show it.
+    used: the mean effect over the word's pairs is above USED, and its 95% interval above 0.  score: the highest of the carriers
+    that are the marker, those with half or more of the word's information in them on it; 0 where there is none.  rank: among the
+    word's carriers, from 1; NaN where the score is 0.
     """
     on, effect, weights = on[found.of], effect[found.of], found.said.T.astype(float)
     held = np.einsum("vb,bp,bpc->vc", weights, found.shares, found.members, optimize=True)

@@ -50,8 +50,8 @@ class Audit:
     of: np.ndarray
 
     def evidence(self, word, carrier, count=8):
-        """The pairs and the patch or token of each in which a carrier holds most of a word's information, most first.
-        -> [(i, position)], at most `count`"""
+        """The maps and the patch or token of each in which a carrier holds most of a word's information, most first; map i is of
+        pair of[i].  -> [(i, position)], at most `count`"""
         held = self.shares * self.members[:, :, self.carriers.index(carrier)]
         held = held[rows := np.flatnonzero(self.said[:, self.words.index(word)])]
         order = np.argsort(-held.sum(axis=1), kind="stable")[:count]
@@ -73,8 +73,8 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
 
     pairs: of an image and a caption; boxes are not read.  maps: an Attribution of these pairs by any method, M2IB at its published
     settings unless given.  Or a list of WordMaps, one of each pair: then a word, or phrase, is audited by its own maps, not by
-    those of its captions.  modality: "image", where a carrier is a place (a patch of the grid) or a look (the patches that the
-    model reads alike, wherever they lie), or "text", where it is another word.
+    those of its captions, and is itself the "caption" of a map below.  modality: "image", where a carrier is a place (a patch of
+    the grid) or a look (the patches that the model reads alike, wherever they lie), or "text", where it is another word.
 
     share, area: mean share of the word's maps that the carrier holds, and of the patches or tokens that it is.  score: z of the
     first above the second, over the 95% point of the highest z among the word's carriers, both by permutation: captions are given
@@ -94,10 +94,11 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
     else:
         maps, of = by_word(maps, captions)
     if getattr(maps, f"{modality}_maps") is None:
-        raise ValueError(f"the {maps.method} attribution holds no {modality} maps: ask for modality='both' or {modality!r}")
+        remedy = f"ask for modality='both' or {modality!r}, and of word maps, which are of images alone, for 'image'"
+        raise ValueError(f"the {maps.method} attribution holds no {modality} maps: {remedy}")
     words, said = vocabulary(maps)
     shares, tokens = information(maps, modality)
-    carriers, members = places_and_looks(clip, maps, shares, seed) if modality == "image" else other_words(maps)
+    carriers, members = places_and_looks(clip, maps, of, shares, seed) if modality == "image" else other_words(maps)
     score, share, area = associate(shares, members, said, tokens, modality, seed)
     if modality == "text":  # that a word carries itself is no news
         score[np.array(words)[:, None] == np.array(carriers)] = 0
@@ -109,17 +110,22 @@ def audit(clip, pairs, maps=None, modality="image", seed=0):
 
 
 def by_word(found, captions):
-    """The word maps of all pairs as those of pairs of an image and a word.  [WordMaps] -> Attribution, (B,) the pair of each"""
-    if [of.caption for of in found] != captions:
-        raise ValueError("the word maps are not those of these pairs: give one WordMaps of each pair, in their order")
-    maps = [of.maps for of in found]
-    tokens, sources, words, views = (
-        [part for one in parts for part in one]
-        for parts in zip(*((one.tokens, one.images.sources, one.captions, one.views) for one in maps), strict=True)
-    )
-    grids, kind = torch.cat([one.image_maps for one in maps]), dict(method=maps[0].method, unit=maps[0].unit)
-    whose = np.repeat(np.arange(len(maps)), [len(one) for one in maps])
-    return Attribution(grids, None, tokens, Images(sources), words, views, **kind), whose
+    """All word maps as one Attribution, whose captions are the words, and the pair of each map; a word that a caption says again
+    has one map, the mean.  [WordMaps] -> Attribution of B maps, (B,)"""
+    grids, words, of = [], [], []
+    if [getattr(one, "caption", one) for one in found] != captions:
+        raise ValueError(
+            "the maps are not those of these pairs: give an Attribution or a list of WordMaps, one of each, in their order"
+        )
+    for pair, one in enumerate(found):
+        said = [word.lower() for word in one.words]
+        for word in dict.fromkeys(said):
+            grids.append(one.maps.image_maps[torch.tensor([other == word for other in said])].mean(dim=0))
+            words.append(word)
+            of.append(pair)
+    images, views = Images([found[pair].maps.images.sources[0] for pair in of]), [found[pair].maps.views[0] for pair in of]
+    kind = dict(method=found[0].maps.method, unit=found[0].maps.unit)
+    return Attribution(torch.stack(grids), None, [[word] for word in words], images, words, views, **kind), np.array(of)
 
 
 def said_words(maps):
@@ -150,13 +156,14 @@ def information(maps, modality):
     return shares, np.arange(shares.shape[1]) < np.array([len(row) for row in rows])[:, None]
 
 
-def places_and_looks(clip, maps, shares, seed):
+def places_and_looks(clip, maps, of, shares, seed):
     """Patches by where they lie, and by what the model's first block makes of them beside what it makes of that place in other
     pictures: LOOKS groups, found where the information lies.  -> names, (B, P, n) bool"""
     with frozen(clip.model), torch.no_grad():
-        embedded = (clip.image.embed(clip.pixels([image])) for image in maps.images)
+        firsts = np.unique(of, return_index=True)[1]  # of several maps of one image
+        embedded = (clip.image.embed(clip.pixels([maps.images[int(n)]])) for n in firsts)
         states = torch.cat([clip.image.run(hidden, clip.image.blocks[:1])[:, clip.image.patches].float() for hidden in embedded])
-    states = (states - states.mean(dim=0)).cpu().numpy()
+    states = (states - states.mean(dim=0)).cpu().numpy()[of]
     rows = states.reshape(-1, states.shape[-1])
     groups = KMeans(min(LOOKS, len(rows)), random_state=seed).fit(rows, sample_weight=shares.ravel())
     looks = groups.labels_.reshape(shares.shape)[..., None] == np.arange(groups.n_clusters)
@@ -212,6 +219,8 @@ def take_out(clip, found, first=20, seed=0):
     draw, falls = np.random.default_rng(seed), {index: [] for index in chosen.index}
     with frozen(clip.model), torch.no_grad():
         for i, (image, caption) in enumerate(zip(found.maps.images, found.captions, strict=True)):
+            if not found.said[i, [found.words.index(word) for word in chosen["word"]]].any():
+                continue
             one = next(sides(clip, [image], [caption])[MODALITIES.index(found.modality)].singles())
             regions, n = {}, int(one.content.sum())
             for index, word, carrier in chosen[["word", "carrier"]].itertuples():

@@ -61,7 +61,8 @@ class Panel(VBox):
 
 
 class Column(Panel):
-    """What the caption of a name says of the picture: its map and its words, of which a click chooses one and calls `chosen`."""
+    """What one caption says of the picture: its map and its words, of which a click chooses one and calls `chosen`.  name: the
+    caption's, beside its input."""
 
     def __init__(self, name, chosen):
         self.name, self.buttons, self.chosen, self.sum = name, [], chosen, HTML()
@@ -72,7 +73,15 @@ class Column(Panel):
         """Show the map of this word, or where it is shown the caption's again."""
         number = self.buttons.index(button)
         self.word = None if self.word == number else number
+        self.mark()
         self.chosen()
+
+    def mark(self):
+        """Say which word's map is shown."""
+        for number, button in enumerate(self.buttons):
+            button.layout.border = f"2px solid {'black' if number == self.word else 'transparent'}"
+        shown = self.name if self.word is None else f"{escape(self.buttons[self.word].description)} alone"
+        self.title.value = f"<b>M2IB, {shown}</b>"
 
     def show_words(self, attribution):
         """The words of the one pair of an Attribution, each on a ground as dark as its score."""
@@ -81,13 +90,12 @@ class Column(Panel):
         while len(self.buttons) < len(words):
             self.buttons.append(Button(layout=Layout(width="auto", height="26px", margin="1px", padding="0 6px")))
             self.buttons[-1].on_click(self.choose)
-        for number, (button, word, score) in enumerate(zip(self.buttons, words, scores.tolist(), strict=False)):
+        for button, word, score in zip(self.buttons, words, scores.tolist(), strict=False):
             button.style.button_color, button.style.text_color = shade(float(scale(score)))
             button.description, button.tooltip = word, f"{score:.3g} {attribution.unit}; click for its own map"
-            button.layout.border = f"2px solid {'black' if number == self.word else 'transparent'}"
         self.words.children = self.buttons[: len(words)]
         self.sum.value = f"maximum {scores.max():.3g} {attribution.unit} per word"
-        self.title.value = f"<b>M2IB, {self.name if self.word is None else f'{escape(words[self.word])} alone'}</b>"
+        self.mark()
 
 
 def said(text, colour="#b00020"):

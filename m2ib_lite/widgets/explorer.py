@@ -21,7 +21,7 @@ from .pictures import draw_map, enlarge, png
 from .wish import FILE, NAMES, Wish, find_map
 
 SOURCES = ("scenes", "radiographs", "photographs")
-EARLY, PATIENCE, PAUSE = 0.1, 0.3, 0.15  # seconds before a map is shown on its way, and its progress; between two looks at them
+EARLY, PAUSE, PATIENCE = 0.1, 0.15, 0.3  # seconds before the first look at a map on its way, between two, before the progress bar
 KEPT = 300  # maps in memory
 WIDE, WRAP = w.Layout(width="372px"), w.Layout(flex_flow="row wrap")
 AMBER, GREEN = "#8a5a00", "#1b6e1b"
@@ -151,8 +151,9 @@ class Explorer(w.HBox):
         self.original.picture.value = png(enlarge(image))
         self.found = {task[0]: self.found[task[0]] for task in tasks if task[0] in self.found}
         self.maps.children = [self.original, *(self.panels[key] for key in (*range(len(wish.captions)), *wish.methods))]
-        for done, (panel, *task) in enumerate(tasks):
-            key = (wish.source, *map(repr, task))
+        keys = {panel: (wish.source, *map(repr, task)) for panel, *task in tasks}
+        for done, (panel, *task) in enumerate(sorted(tasks, key=lambda task: keys[task[0]] not in self.kept)):
+            key = keys[panel]
             if key not in self.kept:
                 self.kept[key] = self.steps_of(panel, task, image, check, (done, len(tasks)))
             check()
@@ -175,7 +176,7 @@ class Explorer(w.HBox):
 
     def steps_of(self, panel, task, image, check, place):
         """A task's maps after each of M2IB's steps, from 0 on, or a rival's.  place: of how many it is which.  -> [Attribution]"""
-        (method, caption, word, options), rows, start, looked = task, {"image": [], "text": []}, time.time(), [0]
+        (method, caption, word, options), rows, start, looked = task, {"image": [], "text": []}, time.time(), [EARLY - PAUSE]
         steps = (options.get("steps", 0) + 1) * (1 if word is not None else 2)
 
         def watch(modality, _, scores):
@@ -186,11 +187,11 @@ class Explorer(w.HBox):
         def tick(_):
             check()
             gone, column, ended = time.time() - start, self.panels[panel[0]], len(rows["text"]) == 1  # the image's map, that is
-            if column.word == panel[1] and (ended or (gone > max(EARLY, looked[0] + PAUSE) and not rows["text"])):
-                looked[0] = gone
-                for row in rows["image"][: self.step.value + 1][-1:]:
-                    one = Attribution(self.grid(row), None, [[]], Images([image]), [caption], [self.clip.view(image.size)])
-                    column.picture.value, _ = draw_map(self.clip, one, self.threshold.value)
+            wanted = column.word == panel[1] and rows["image"] and (ended or not rows["text"])
+            if wanted and (ended or gone > looked[0] + PAUSE):
+                looked[0], row = gone, rows["image"][: self.step.value + 1][-1]
+                one = Attribution(self.grid(row), None, [[]], Images([image]), [caption], [self.clip.view(image.size)])
+                column.picture.value, _ = draw_map(self.clip, one, self.threshold.value)
             if gone > PATIENCE:
                 self.busy.layout.visibility = "visible"
                 self.bar.value = (place[0] + sum(map(len, rows.values())) / steps) / place[1]
