@@ -14,8 +14,9 @@ import m2ib_lite
 from m2ib_lite import explain, explain_words
 from m2ib_lite.data import load_pairs
 from m2ib_lite.widgets import Explorer
+from m2ib_lite.widgets import explorer as explorer_module
 from m2ib_lite.widgets.latest import Latest
-from m2ib_lite.widgets.pictures import MARK, SIDE
+from m2ib_lite.widgets.pictures import MARK, SIDE, draw_map
 from m2ib_lite.widgets.wish import FILE
 
 QUICK = dict(steps=3, samples=2)
@@ -100,6 +101,29 @@ def test_a_picture_brings_its_caption_unless_another_was_typed(explorer):
     explorer.number.value = 8
     assert settle(explorer).captions[0].value == CAPTION
     assert [button.description for button in explorer.panels[0].words.children] == CAPTION.split()
+
+
+def test_a_map_is_shown_on_its_way_that_of_a_chosen_word_first(explorer, clip, monkeypatch):
+    write(explorer, CAPTION).panels[0].buttons[4].click()
+    assert "guitar alone" in explorer.panels[0].title.value  # at once
+    settle(explorer)
+    drawn = []
+    monkeypatch.setattr(explorer_module, "PAUSE", 0)
+    monkeypatch.setattr(explorer_module, "EARLY", 0)
+    monkeypatch.setattr(explorer_module, "draw_map", lambda *given: drawn.append(given[1].image_maps) or draw_map(*given))
+    explorer.settings.effort["seed"].value = 5
+    settle(explorer)
+    assert len(drawn) > 2
+    torch.testing.assert_close(drawn[-1], explorer.at_step((0, 4)).image_maps)
+    assert not torch.equal(drawn[0], drawn[-1])  # after fewer steps
+    assert list(explorer.kept)[-2][3] == "4"  # the word's, and then the caption's
+
+
+def test_noise_in_pairs_is_a_choice(explorer, clip):
+    explorer.settings.antithetic.value = False
+    own = explain(clip, load_pairs("scenes")[0].image, settle(explorer).captions[0].value, progress=False, **QUICK)
+    torch.testing.assert_close(explorer.at_step((0, None)).image_maps, own.image_maps)
+    assert "antithetic=False" in explorer.code()
 
 
 def test_a_click_on_a_word_shows_its_own_map_and_a_second_one_the_captions_again(explorer, clip):
