@@ -56,6 +56,7 @@ def anchor_of(heading):
 
 def test_readme_is_a_page_and_ci_runs_its_command():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+    assert len((ROOT / "CHANGELOG.md").read_text().splitlines()) <= 40
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 

@@ -208,8 +208,7 @@ class Explorer(w.HBox):
 
     def at_step(self, panel):
         """What was found for a panel, after the step that the slider shows."""
-        steps = self.found[panel]
-        return steps[min(self.step.value, len(steps) - 1)]
+        return self.found[panel][: self.step.value + 1][-1]
 
     def draw(self, panel):
         """The picture of a map, and the words of a caption."""
