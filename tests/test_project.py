@@ -54,7 +54,7 @@ def anchor_of(heading):
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-def test_readme_is_a_page_and_ci_runs_its_command():
+def test_readme_and_changelog_are_a_page_each_and_ci_runs_readmes_command():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
     assert len((ROOT / "CHANGELOG.md").read_text().splitlines()) <= 40
     assert "make test" in (ROOT / ".ci" / "run").read_text()
