@@ -1,6 +1,6 @@
 """What an audit by word maps says: each word of each caption has a map of its own, by every method but the two that mask.
 
-    python data/testbed/word_audit.py     # MINUTES on 2 cores; tables that are in build/word_audit are not made again
+    python data/testbed/word_audit.py     # 40 minutes on 2 cores; tables that are in build/word_audit are not made again
 
 Writes data/expected/word_audit.csv, which notebook 09 shows: a row for each twin, settings, method, word and marker that is judged
 in N_FILMS films.
