@@ -114,9 +114,7 @@ def by_word(found, captions):
     has one map, the mean.  [WordMaps] -> Attribution of B maps, (B,)"""
     grids, words, of = [], [], []
     if [getattr(one, "caption", one) for one in found] != captions:
-        raise ValueError(
-            "the maps are not those of these pairs: give an Attribution or a list of WordMaps, one of each, in their order"
-        )
+        raise ValueError("the maps are not of these pairs: give an Attribution, or a list of WordMaps, one of each, in their order")
     for pair, one in enumerate(found):
         said = [word.lower() for word in one.words]
         for word in dict.fromkeys(said):
