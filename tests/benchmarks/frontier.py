@@ -25,7 +25,7 @@ from m2ib_lite.repro import EXPECTED
 MODELS = {  # the pairs of each, and how many
     "testbed": ("scenes", 24),
     "radiographs": ("radiographs", 24),
-    "ViT-B/32": ("scenes", 4),
+    "ViT-B/32": ("scenes", 2),
 }
 STEPS, CONVERGED, SEEDS = (5, 10, 20, 50, 100), dict(steps=(400,), samples=40, seed=9), (0, 1)
 NOISES = ((1, False), (2, True), (4, False), (4, True), (10, False), (10, True), (20, True))  # samples, antithetic
