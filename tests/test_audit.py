@@ -260,7 +260,7 @@ def test_a_penguin_stands_on_snow_and_the_same_scene_has_another_ground():
             assert np.abs(np.asarray(pair.image, int) - np.asarray(other.image))[box.mask].mean() < 40  # half clear at its edge
 
 
-@pytest.mark.filterwarnings("ignore:caption")
+@pytest.mark.filterwarnings("ignore:caption")  # "<b>" is no word of the testbed's
 def test_the_page_holds_its_pictures_and_writes_captions_as_text(clip, tmp_path):
     captions = [caption.replace("grass", "<b>grass</b>") for caption in CAPTIONS]
     image_maps = torch.zeros(24, 49)

@@ -139,7 +139,7 @@ def test_a_click_on_a_word_shows_its_own_map_and_a_second_one_the_captions_again
     assert (shown(settle(explorer)) == whole).all()
 
 
-@pytest.mark.filterwarnings("ignore:caption 0 has words")
+@pytest.mark.filterwarnings("ignore:caption 0 has words")  # "twice" is no word of the testbed's
 def test_the_code_finds_what_is_seen(explorer, clip, monkeypatch):
     explorer.settings.options["layer"][0].value = 2
     explorer.settings.options["beta"][1].value = 0.5
