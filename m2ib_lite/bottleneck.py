@@ -59,11 +59,3 @@ def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
             losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
             (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
         adam.step()
-
-
-def optimise(hidden, similarity, valid, draw_noise, *, steps, watch=None, **options):
-    """Where `descend`, with the same arguments, stands after so many steps.  watch(n, alpha) sees each on the way.  -> (B, T, D)"""
-    for n, alpha in zip(range(steps + 1), descend(hidden, similarity, valid, draw_noise, **options), strict=False):
-        if watch:
-            watch(n, alpha)
-    return alpha

@@ -5,7 +5,7 @@ from numbers import Integral
 
 import torch
 
-from .bottleneck import capacity, moments, optimise
+from .bottleneck import capacity, descend, moments
 from .options import both, check_positive
 from .side import MODALITIES, asked, attribute_sides, own_generator
 
@@ -69,9 +69,10 @@ def information(own, side, *, steps, samples, antithetic, lr, seed, watch=None):
     """What each position of one tower's `hidden` had to keep, in nats.  own: {modality: of_tower}  -> one vector (n,) a pair"""
     beta, sigma2 = own[side.modality]["beta"], own[side.modality]["sigma2"]
     hidden, similarity, valid = problem(side, own[side.modality]["standardise"])
-    draw = noise_of(side, seed, samples, antithetic)
-    see = watch and (lambda n, alpha: watch(side.modality, n, side.pick(capacity(hidden, alpha, sigma2).sum(dim=-1))))
-    alpha = optimise(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, steps=steps, lr=lr, watch=see)
+    walk = descend(hidden, similarity, valid, noise_of(side, seed, samples, antithetic), beta=beta, sigma2=sigma2, lr=lr)
+    for n, alpha in zip(range(steps + 1), walk, strict=False):
+        if watch:
+            watch(side.modality, n, side.pick(capacity(hidden, alpha, sigma2).sum(dim=-1)))
     scores = capacity(hidden, alpha, sigma2).sum(dim=-1)  # (B, T)
     if not torch.isfinite(scores).all():
         raise ValueError("a map is not finite: load the model with dtype=torch.float32, or take a smaller lr")

@@ -14,6 +14,7 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from .metrics import bootstrap_interval
 from .words import whole_words
 
 IMAGE_COLOURS, TEXT_COLOURS = plt.get_cmap("inferno").with_extremes(bad="white"), "Oranges"
@@ -30,6 +31,11 @@ def method_looks(methods):
     greys = map(tuple, plt.get_cmap("Greys")(np.linspace(0.35, 1, len(methods))))
     colours = {method: "tab:orange" if method.startswith("M2IB") else next(greys) for method in methods}
     return colours, dict(zip(methods, cycle(MARKS), strict=False))
+
+
+def error_bar(values):
+    """What seaborn draws around a mean as `errorbar`: the ends of its `metrics.bootstrap_interval`."""
+    return bootstrap_interval(values)[1:]
 
 
 def own_scale(scores, unit):

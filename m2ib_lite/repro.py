@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import Image, display
 
 from . import metrics
 from .models import BUILT_IN, TESTBED
 
 EXPECTED = TESTBED / "expected"
-MARGIN = 0.1  # inches around a figure
+MARGIN, FINE, SHOWN = 0.1, 150, 72  # inches around a figure; its dots an inch in the file, and in a notebook
 FEWEST = 10  # pairs, below which no claim is judged
 TUNING_SEED = 0  # of the pictures that the testbed's settings were chosen on, so of none that a notebook reports on
 OURS, AGAINST, TOO_FEW, SIGNIFICANT = "M2IB", ": M2IB against ", "too few pairs", 0.05
@@ -21,14 +23,15 @@ def read(path):
 
 
 def save_figure(figure, out, name):
-    """Write a figure as out/name.png and out/name.pdf.  -> the figure, to be shown"""
+    """Write a figure as out/name.png and out/name.pdf, close it, and show the PNG: Jupyter need not draw it once more."""
     Path(out).mkdir(parents=True, exist_ok=True)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # once is enough, and for the box, too: "tight" would draw all of it for each kind of file
     box = figure.get_tightbbox().padded(MARGIN)
     for kind in ("png", "pdf"):
-        figure.savefig(Path(out) / f"{name}.{kind}", dpi=150, bbox_inches=box)
-    return figure
+        figure.savefig(Path(out) / f"{name}.{kind}", dpi=FINE, bbox_inches=box)
+    plt.close(figure)
+    display(Image(Path(out) / f"{name}.png", width=round(box.width * SHOWN)))
 
 
 def recorded_rows(record):

@@ -11,8 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+LONG = ("it_runs_and_writes", "test_cluster", "test_train", "test_wheel", "test_book", "test_explorer")
+
+
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "it_runs_and_writes" not in item.name)  # the notebooks first: none is left for the end alone
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))  # first: none is left for the end alone
 
 
 def pytest_addoption(parser):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from m2ib_lite.bottleneck import START, capacity, descend, inject, moments, optimise, pair_loss
+from m2ib_lite.bottleneck import START, capacity, descend, inject, moments, pair_loss
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_inject_passes_everything_or_noise_alone():
     torch.testing.assert_close(inject(hidden, torch.zeros_like(hidden), noise, 4.0), 0.5 * hidden + noise)
 
 
-OPTIONS = dict(beta=0.1, sigma2=1.0, steps=30, lr=1.0)
+OPTIONS = dict(beta=0.1, sigma2=1.0, lr=1.0)
 
 
 def first_channel(z):
@@ -62,12 +62,12 @@ def first_channel(z):
     return z[..., 0, 0]
 
 
-def run(hidden, valid=None, similarity=first_channel, **options):
+def run(hidden, valid=None, similarity=first_channel, steps=30, **options):
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randn(options.get("steps", 30), 8, 1, *hidden.shape[1:], generator=draw)
-    steps = iter(noise)  # the same noise for every pair, so that batches compare
+    noise = torch.randn(steps, 8, 1, *hidden.shape[1:], generator=draw)
+    draws = iter(noise)  # the same noise for every pair, so that batches compare
     valid = torch.ones(hidden.shape[:2], dtype=torch.bool) if valid is None else valid
-    return optimise(hidden, similarity, valid, lambda: next(steps), **{**OPTIONS, **options})
+    return next(islice(descend(hidden, similarity, valid, draws.__next__, **{**OPTIONS, **options}), steps, None))
 
 
 def test_only_what_the_match_needs_is_kept():
@@ -98,15 +98,13 @@ def test_padding_neither_counts_nor_moves():
     torch.testing.assert_close(*losses)
 
 
-def test_the_walk_begins_at_the_start_and_optimise_takes_its_last_step():
+def test_the_walk_begins_at_the_start_and_moves_at_each_step():
     hidden = torch.ones(1, 3, 2)
     noise = torch.randn(3, 8, 1, 3, 2, generator=torch.Generator().manual_seed(0))
     problem, options = (hidden, first_channel, torch.ones(1, 3, dtype=torch.bool)), dict(beta=0.1, sigma2=1.0, lr=1.0)
     alphas = list(islice(descend(*problem, iter(noise).__next__, **options), 4))
     assert torch.equal(alphas[0], torch.full_like(hidden, START))
     assert not any(torch.equal(one, other) for one, other in pairwise(alphas))
-    for steps in (1, 3):
-        assert torch.equal(alphas[steps], optimise(*problem, iter(noise).__next__, steps=steps, **options))
 
 
 def test_the_moments_are_those_of_the_valid_positions_of_each_pair():

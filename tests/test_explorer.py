@@ -20,10 +20,8 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PATIENCE = 300  # seconds, for a machine that does much else
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="no Chromium, so the explorer is not tried in a browser: apt-get install chromium chromium-driver, and run this again",
-)
+NO_CHROMIUM = "no Chromium, so the explorer is not tried in a browser: apt-get install chromium chromium-driver, and run this again"
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason=NO_CHROMIUM)
 
 
 @pytest.fixture(scope="module")

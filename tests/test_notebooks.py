@@ -14,8 +14,9 @@ from m2ib_lite.repro import TUNING_SEED
 PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 HEADINGS = ["Question", "Claim", "Parameters", "Setup", "Compute", "Figure", "Check", "Takeaways"]
 FORBIDDEN = ["sys.path", "%pip", "filterwarnings", "except:", "/home/", "/root/", "/work/", "/tmp/"]
-SMOKE = dict(N_PAIRS=4, SLOW_PAIRS=1, STEPS=2, RISE_MASKS=20, ROAR_SEEDS=1)
-ENOUGH = {"09_audit": dict(N_PAIRS=48)}  # for words that several captions say
+SMOKE = dict(N_PAIRS=4, SLOW_PAIRS=1, STEPS=2, RISE_MASKS=20, SHAP_SAMPLES=1, ROAR_SEEDS=1)
+SMOKE |= dict(BETAS=[0.1, 10.0], SIGMA2S=[1.0], LRS=[1.0], SAMPLES=[1, 3])
+ENOUGH = {"09_audit": dict(N_PAIRS=32)}  # for words that several captions say
 RECORDED = ("00_testbed", "01_attribution_maps")  # whose own numbers and verdicts data/expected holds
 
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

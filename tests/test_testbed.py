@@ -3,11 +3,8 @@
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +12,7 @@ import pytest
 from backgrounds import PLACES
 from chest import Chest
 from draw import KINDS
+from draw import main as draw
 from radiographs import COMBINATIONS, _generator, one_of_each, radiograph, radiographs
 from scenes import _phrase, distinct_scenes, held_out, kinds, scene, scenes
 from tune import TRIES, choose
@@ -22,7 +20,6 @@ from tune import TRIES, choose
 from m2ib_lite.data import load_pairs
 from m2ib_lite.models import BUILT_IN
 
-DRAW = Path(__file__).parents[1] / "data" / "testbed" / "draw.py"
 LABELS = [row["singular"].split()[-1] for row in kinds()]
 MIDDLE = 56
 ENOUGH = 24  # grey levels that a finding's border may change
@@ -65,7 +62,7 @@ def test_the_shipped_pictures_are_those_that_are_drawn_with_seed_1(name):
 
 @pytest.mark.parametrize(("name", "generator"), [("scenes", scenes), ("radiographs", radiographs)])
 def test_draw_makes_a_folder_that_load_pairs_reads(tmp_path, name, generator):
-    subprocess.run([sys.executable, DRAW, name, "--seed", "7", "--count", "3", "--out", tmp_path / "new" / "folder"], check=True)
+    draw([name, "--seed", "7", "--count", "3", "--out", str(tmp_path / "new" / "folder")])
     assert_same(load_pairs(tmp_path / "new" / "folder"), generator(3, seed=7))
 
 

@@ -17,30 +17,16 @@ STEPS = 8  # torch's Muon multiplies in bfloat16, 3 s a step on a processor that
 
 
 def train(out, *options, steps=STEPS):
-    subprocess.run(
-        [sys.executable, SCRIPT, "--steps", str(steps), "--out", out, "--device", "cpu", *options], check=True, capture_output=True
-    )
+    train_script.main(["--steps", str(steps), "--out", str(out), "--device", "cpu", *options])
     return json.loads((out / "training.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory):
-    out = tmp_path_factory.mktemp("first")
-    return out, train(out)
-
-
-def test_another_seed_trains_another_model(first, tmp_path):
-    options = dict(recipe=train_script.RECIPES["scenes"], steps=STEPS, checkpoint=tmp_path / "checkpoint.pt", device="cpu")
-    *_, losses, _ = train_script.train(**options, seed=1)
-    assert len(losses) == STEPS
-    assert losses != first[1]["losses"]
-
-
-def test_what_it_writes_loads_as_a_clip_with_the_shipped_vocabulary(first):
-    model = CLIPModel.from_pretrained(first[0])
+def test_what_it_writes_loads_as_a_clip_with_the_shipped_vocabulary(tmp_path):
+    subprocess.run([sys.executable, SCRIPT, "--steps", str(STEPS), "--out", tmp_path, "--device", "cpu"], check=True)
+    model = CLIPModel.from_pretrained(tmp_path)
     assert model.config.text_config.eos_token_id == 3
-    assert (first[0] / "tokenizer.json").read_text() == VOCABULARY.read_text()
-    assert "256 unseen scenes" in (first[0] / "README.md").read_text()
+    assert (tmp_path / "tokenizer.json").read_text() == VOCABULARY.read_text()
+    assert "256 unseen scenes" in (tmp_path / "README.md").read_text()
 
 
 def test_the_radiographs_recipe_starts_from_the_scenes_model(tmp_path):
@@ -60,9 +46,19 @@ def test_a_twin_starts_from_its_base_and_keeps_that_ones_vocabulary_and_settings
     assert "--strength 0.8" in (tmp_path / "README.md").read_text()
 
 
-def test_an_interrupted_training_goes_on_to_the_same_losses(first, tmp_path, monkeypatch):
+def losses_of(folder, seed=0):
+    options = dict(recipe=train_script.RECIPES["scenes"], steps=STEPS, checkpoint=folder / "checkpoint.pt", device="cpu")
+    *_, losses, _ = train_script.train(**options, seed=seed)
+    assert len(losses) == STEPS
+    return losses
+
+
+def test_an_interrupted_training_goes_on_to_the_same_losses_and_another_seed_has_others(tmp_path, monkeypatch):
+    for name in ("whole", "broken", "other"):
+        (tmp_path / name).mkdir()
+    whole = losses_of(tmp_path / "whole")
+    assert losses_of(tmp_path / "other", seed=1) != whole
     monkeypatch.setattr(train_script, "CHECKPOINT_EVERY", 2)
-    options = dict(recipe=train_script.RECIPES["scenes"], steps=STEPS, seed=0, checkpoint=tmp_path / "checkpoint.pt", device="cpu")
     rate, calls = train_script.rate, iter(range(100))
 
     def interrupted(step, steps):
@@ -72,9 +68,7 @@ def test_an_interrupted_training_goes_on_to_the_same_losses(first, tmp_path, mon
 
     monkeypatch.setattr(train_script, "rate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_script.train(**options)
-    *_, losses, _ = train_script.train(**options)
-    assert len(losses) == STEPS
-    assert losses == first[1]["losses"]
+        losses_of(tmp_path / "broken")
+    assert losses_of(tmp_path / "broken") == whole
     with pytest.raises(ValueError, match="delete it, or go on with its own settings"):
-        train_script.train(**{**options, "seed": 1})
+        losses_of(tmp_path / "broken", seed=1)
