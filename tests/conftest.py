@@ -11,6 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+def pytest_xdist_auto_num_workers():
+    return os.cpu_count() + 1  # the longest tests wait for processes that they start
+
+
 LONG = ("it_runs_and_writes", "test_cluster", "test_train", "test_wheel", "test_book", "test_explorer")
 
 
@@ -38,3 +42,9 @@ def pairs():
 def folder(clip, tmp_path):
     """A checkpoint folder of random weights with the testbed's tokenizer and processor, 2 image and 3 text blocks."""
     return tiny_clip(tmp_path, clip)
+
+
+@pytest.fixture(scope="session")
+def tiny(clip, tmp_path_factory):
+    """That model; a test may leave it in training mode."""
+    return load_model(tiny_clip(tmp_path_factory.mktemp("tiny"), clip), device="cpu")

@@ -15,7 +15,7 @@ from m2ib_lite.__main__ import main
 from m2ib_lite.attribution import Attribution
 from m2ib_lite.audit_page import marked, write_audit
 from m2ib_lite.data import Images, Pair, load_pairs
-from m2ib_lite.evaluate import Audit, audit, effects, judge_audit, on_patches, on_phrase, paint, take_out
+from m2ib_lite.evaluate import METHODS, Audit, audit, effects, judge_audit, on_patches, on_phrase, paint, take_out
 from m2ib_lite.word_maps import WordMaps
 
 CAPTIONS = ["a cat on the grass", "a dog on the grass"] * 12
@@ -166,7 +166,7 @@ def audit_of_one(maps):
 
 
 def test_the_fall_is_that_of_the_models_own_cosine_with_the_suspect_blanked(biased, films):
-    maps = explain(biased, films, steps=3, samples=2, progress=False, modality="image", **biased.published)
+    maps = METHODS["Random"](biased, films, progress=False, modality="image")
     found = audit(biased, films, maps)
     found.suspects = pd.DataFrame([dict(word="left", carrier="row 4, column 6", score=2.0)])
     row = take_out(biased, found).iloc[0]
@@ -266,9 +266,8 @@ def test_the_page_holds_its_pictures_and_writes_captions_as_text(clip, tmp_path)
     image_maps = torch.zeros(24, 49)
     image_maps[::2, CORNER], image_maps[1::2, 3] = 1.0, 1.0
     rows = [torch.tensor([1.0] * 4 + [9.0] + [1.0] * 6) for _ in captions]
-    maps = replace(
-        hand_made(image_maps.view(24, 7, 7), rows, captions), tokens=[re.findall(r"\w+|[^\w\s]+", of) for of in captions]
-    )
+    tokens = [re.findall(r"\w+|[^\w\s]+", caption) for caption in captions]
+    maps = replace(hand_made(image_maps.view(24, 7, 7), rows, captions), tokens=tokens)
     write_audit(clip, as_pairs(maps), maps, tmp_path / "report", "<data>")
     page = (tmp_path / "report" / "index.html").read_text()
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
@@ -285,10 +284,10 @@ def test_a_word_is_marked_where_it_stands_alone_and_whatever_its_case():
     assert marked("Frontal view's <b>", "frontal") == "<mark>Frontal</mark> view&#x27;s &lt;b&gt;"
 
 
-def test_the_command_writes_the_page(tmp_path, capsys):
-    where = ["--out", str(tmp_path), "--device", "cpu"]
-    main(["audit", "--model", "radiographs-biased", "--data", "shortcuts", "--count", "48", *where])
+def test_the_command_writes_the_page(folder, capsys):
+    given = ["audit", "--model", str(folder), "--out", str(folder / "report"), "--device", "cpu"]
+    main([*given, "--data", "shortcuts", "--count", "48"])
     assert "page: " in capsys.readouterr().out
-    assert "Audit of radiographs-biased" in (tmp_path / "index.html").read_text()
+    assert f"Audit of {folder}" in (folder / "report" / "index.html").read_text()
     with pytest.raises(SystemExit, match="no word is said in 6"):
-        main(["audit", "--model", "testbed", "--data", "scenes", "--count", "4", *where])
+        main([*given, "--data", "scenes", "--count", "4"])

@@ -1,4 +1,3 @@
-import math
 from itertools import islice, pairwise
 
 import pytest
@@ -8,17 +7,9 @@ from torch.distributions import Normal, kl_divergence
 from m2ib_lite.bottleneck import START, capacity, descend, inject, moments, pair_loss
 
 
-@pytest.mark.parametrize(
-    ("hidden", "alpha", "sigma2", "nats"),
-    [
-        (2.0, 0.0, 4.0, 0.5 * (0.25 + 0.25 - 1 + 2 * math.log(2))),
-        (3.0, math.log(3), 1.0, 0.5 * (2.25**2 + 0.0625 - 1 + 2 * math.log(4))),  # lam = 3/4
-        (1.0, -40.0, 1.0, 0.0),
-        (0.0, 40.0, 1.0, 39.5),  # -1/2 - log(1 - lam), with log(1 - lam) = -40
-    ],
-)
-def test_capacity_by_hand(hidden, alpha, sigma2, nats):
-    assert capacity(torch.tensor([hidden]), torch.tensor([alpha]), sigma2).item() == pytest.approx(nats, rel=1e-6, abs=1e-12)
+@pytest.mark.parametrize(("hidden", "alpha", "nats"), [(1.0, -40.0, 0.0), (0.0, 40.0, 39.5)])  # -1/2 - log(1 - lam)
+def test_capacity_at_its_ends(hidden, alpha, nats):
+    assert capacity(torch.tensor([hidden]), torch.tensor([alpha]), 1.0).item() == pytest.approx(nats, rel=1e-6, abs=1e-12)
 
 
 def test_capacity_agrees_with_torch_distributions():

@@ -70,26 +70,17 @@ def test_a_worker_makes_the_shard_of_its_places_and_refuses_another_model(clip):
         Worker(("radiographs", *model[1:]), known, *given)
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """cluster(**resources): what Ray says that it has; nothing is started."""
+def test_what_no_cluster_can_do_is_said(folder, monkeypatch):
     ray = pytest.importorskip("ray", reason="no Ray: pip install 'm2ib_lite[ray]'")
-    monkeypatch.setattr(ray, "init", lambda *given, **options: None)
-    return lambda **resources: monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+    monkeypatch.setattr(ray, "init", lambda *given, **options: None)  # nothing is started
+    monkeypatch.setattr(ray, "cluster_resources", lambda: dict(CPU=2))
+    for options, message in (
         (dict(workers=3, ray="local"), "workers is 3: the cluster has 2 CPUs, give 1 to 2"),
         (dict(workers=2), "workers is 2: give ray, too"),
         (dict(workers=-1, ray="local"), "workers is -1"),
-    ],
-)
-def test_what_no_cluster_can_do_is_said(cluster, folder, options, message):
-    cluster(CPU=2)
-    with pytest.raises(ValueError, match=message):
-        evaluate_data(str(folder), "scenes", folder / "out", ["random"], 2, device="cpu", **options)
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate_data(str(folder), "scenes", folder / "out", ["random"], 2, device="cpu", **options)
 
 
 def test_without_ray_the_extra_is_named(folder, monkeypatch):

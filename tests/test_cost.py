@@ -36,4 +36,3 @@ def test_counting_changes_nothing_and_leaves_nothing(clip, pairs):
 def test_cost_has_one_row_a_pair_and_method(clip, pairs):
     table = cost({"Random": (METHODS["Random"], {}), "M2IB": (explain, dict(steps=2))}, clip, pairs[:2])
     assert table[["pair", "method"]].values.tolist() == [[pair.id, name] for pair in pairs[:2] for name in ("Random", "M2IB")]
-    assert (table["seconds"] > 0).all()

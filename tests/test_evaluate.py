@@ -1,13 +1,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
-from threading import get_ident
-from time import sleep
+from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_rivals import ask
 
 from m2ib_lite import evaluate, load_model
 from m2ib_lite.bottleneck import START, capacity, pair_loss
@@ -20,13 +20,9 @@ from m2ib_lite.side import sides
 ATTRIBUTIONS = import_module("m2ib_lite.evaluate.attributions")
 
 
-def ask(clip, pairs, method="M2IB", **options):
-    return METHODS[method](clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], progress=False, **options)
-
-
 @pytest.fixture(scope="module")
 def quick(clip, pairs):
-    return ask(clip, pairs, steps=1, samples=1)
+    return ask("M2IB", clip, pairs, steps=1, samples=1)
 
 
 def test_scores_refuse_an_attribution_of_other_pairs(clip, pairs, quick):
@@ -34,7 +30,7 @@ def test_scores_refuse_an_attribution_of_other_pairs(clip, pairs, quick):
     swapped = f"pair 1 says '{pairs[2].caption}', its place in the attribution '{pairs[1].caption}'"
     for places, difference in ([0, 2, 1, 3, 4], swapped), ([0, 1, 2, 3], "4 pairs and an attribution of 5"):
         others = [pairs[i] for i in places]
-        own = ask(clip, others, steps=1, samples=1)
+        own = ask("M2IB", clip, others, steps=1, samples=1)
         calls = [(localisation, quick, others), (occurrences, quick, others), (evaluate.confidence, clip, quick, others)]
         calls += [(evaluate.agreement, one, quick, others) for one in (quick, own)] + [(evaluate.roar, clip, [own, quick])]
         for score, *arguments in [*calls, (evaluate.cascade, clip, others, [quick], "image")]:
@@ -76,7 +72,7 @@ def test_what_the_model_did_not_see_is_no_map_no_truth_and_no_chance(clip):
     """Of 224 x 112 pixels it sees the middle half, from 56 on: 24 of the 32 columns of one box, none of the other's."""
     picture = Image.new("RGB", (224, 112))
     most, outside = pairs = [Pair(picture, "an owl", [Box("owl", x, 0, 32, 56, word="owl")], str(x)) for x in (48, 0)]
-    flat = replace(ask(clip, pairs, "Random"), image_maps=torch.ones(2, 7, 7))
+    flat = replace(ask("Random", clip, pairs), image_maps=torch.ones(2, 7, 7))
     table = localisation(flat, pairs).query("modality == 'image'").set_index(["pair", "metric"])
     seen, share = table.loc[most.id], 24 * 56 / 112**2
     assert (seen.pop("value").loc["truth seen"], table.loc[outside.id, "value"].to_dict()) == (0.75, {"truth seen": 0})
@@ -87,7 +83,7 @@ def test_what_the_model_did_not_see_is_no_map_no_truth_and_no_chance(clip):
 
 @pytest.mark.parametrize(("method", "options"), [("M2IB", dict(steps=2, samples=2)), ("RISE", dict(image_masks=20, text_masks=20))])
 def test_kept_maps_are_those_that_the_method_gives(clip, pairs, tmp_path, method, options, monkeypatch):
-    direct, plain, asked = ask(clip, pairs, method, **options), METHODS[method], []
+    direct, plain, asked = ask(method, clip, pairs, **options), METHODS[method], []
 
     def watched(clip, pairs, **options):
         asked.append(len(pairs))
@@ -117,12 +113,12 @@ def test_other_weights_and_other_libraries_are_other_maps(clip, folder, pairs, t
 
 
 def test_two_that_ask_at_once_share_the_work(clip, pairs, tmp_path, monkeypatch):
-    made, asked = METHODS["Random"](clip, pairs[:2]), []
+    made, asked, both_at_work = METHODS["Random"](clip, pairs[:2]), [], Barrier(2)
 
     def slowly(name):
         def method(clip, pairs, **options):
             asked.append((name, get_ident()))
-            sleep(2)
+            both_at_work.wait(60)
             return made
 
         return method
@@ -152,6 +148,7 @@ def test_all_methods_get_the_settings_the_steps_and_the_seed_that_they_know(clip
     assert published["M2IB"] == {**clip.published, "seed": 7}
     assert medical == {**published, "M2IB": {**clip.published_medical, "seed": 7}}
     assert (published["LeGrad"], published["KernelSHAP"]) == (dict(blocks=2), dict(samples=10, seed=7))
+    assert method_options(clip, "published", 7, masks=9) == published | {"RISE": published["RISE"] | dict(image_masks=9)}
 
 
 def test_maps_that_are_the_truth_find_every_occurrence(pairs, quick, monkeypatch):
@@ -167,7 +164,7 @@ def test_maps_that_are_the_truth_find_every_occurrence(pairs, quick, monkeypatch
 
 def test_maps_of_one_modality_have_the_scores_of_that_modality(clip, pairs, quick):
     for modality in ("image", "text"):
-        one = ask(clip, pairs, modality=modality, steps=1, samples=1)
+        one = ask("M2IB", clip, pairs, modality=modality, steps=1, samples=1)
         for score in (localisation, occurrences):
             assert score(one, pairs).equals(score(quick, pairs).query("modality == @modality").reset_index(drop=True))
 
@@ -179,7 +176,7 @@ def test_what_is_followed_is_what_explain_finds_after_so_many_steps(clip, pairs)
     assert list(table.columns) == ["pair", "modality", "steps", "compression", "fitting"]
     assert len(table) == 3 * len(pairs)
     for n in (2, 5):
-        whole = ask(clip, pairs, layer=(2, 1), steps=n, **options)
+        whole = ask("M2IB", clip, pairs, layer=(2, 1), steps=n, **options)
         ours, theirs = [image[n].image_maps, *text[n].text_maps], [whole.image_maps, *whole.text_maps]
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
         assert (text[n].tokens, text[n].image_maps, image[n].text_maps) == (whole.tokens, None, None)

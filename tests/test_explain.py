@@ -98,12 +98,12 @@ def test_it_agrees_with_the_plain_procedure_on_the_whole_model(clip, pairs, laye
 
 
 def test_a_result_depends_on_the_pair_the_options_and_the_seed_alone(clip, pairs):
-    together = ask(clip, pairs, steps=10, batch_size=5)
-    reversed_order = ask(clip, pairs[::-1], steps=10, batch_size=5)
-    in_twos = ask(clip, pairs, steps=10, batch_size=2)
+    together = ask(clip, pairs, batch_size=5)
+    reversed_order = ask(clip, pairs[::-1], batch_size=5)
+    in_twos = ask(clip, pairs, batch_size=2)
     torch.manual_seed(12345)
     for i in range(5):
-        close(together, i, ask(clip, pairs[i : i + 1], steps=10), 0)
+        close(together, i, ask(clip, pairs[i : i + 1]), 0)
         close(together, i, reversed_order, 4 - i)
         close(together, i, in_twos, i)
 
@@ -115,9 +115,8 @@ def test_another_seed_or_option_gives_another_map(clip, pairs):
 
 
 def state(model):
-    hooks = [
-        dict(getattr(m, name)) for m in model.modules() for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
-    ]
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    hooks = [dict(getattr(m, kind)) for m in model.modules() for kind in kinds]
     weights = [(p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
     return hooks, [m.training for m in model.modules()], weights
 
@@ -137,28 +136,27 @@ def left_as_it_was(model):
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
-def test_the_model_comes_back_bit_for_bit(clip, pairs, error, monkeypatch):
-    rest, calls = clip.text.rest, iter(range(10))
-    clip.model.train()
-    clip.model.visual_projection.requires_grad_(True)
+def test_the_model_comes_back_bit_for_bit(tiny, pairs, error, monkeypatch):
+    rest, calls = tiny.text.rest, iter(range(10))
+    tiny.model.train()
+    tiny.model.visual_projection.requires_grad_(True)
 
     def fail_late(*inputs):
         if error and next(calls) == 2:
             raise error("stop")
         return rest(*inputs)
 
-    monkeypatch.setattr(clip.text, "rest", fail_late)
-    with left_as_it_was(clip.model), pytest.raises(error) if error else nullcontext():
-        ask(clip, pairs)
-    clip.model.eval().requires_grad_(False)
+    monkeypatch.setattr(tiny.text, "rest", fail_late)
+    with left_as_it_was(tiny.model), pytest.raises(error) if error else nullcontext():
+        ask(tiny, pairs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_gives_almost_the_same_maps(pairs, dtype):
-    whole = ask(load_model("testbed", "cpu"), pairs[:2], steps=10)
+def test_half_precision_gives_almost_the_same_maps(clip, pairs, dtype):
+    whole = ask(clip, pairs[:2], steps=10)
     half = ask(load_model("testbed", "cpu", dtype), pairs[:2], steps=10)
     with torch.autocast("cpu", dtype=dtype):
-        automatic = ask(load_model("testbed", "cpu"), pairs[:2], steps=10)
+        automatic = ask(clip, pairs[:2], steps=10)
     for a in (half, automatic):
         assert a.image_maps.dtype == torch.float32
         for ours, theirs in ((a.image_maps, whole.image_maps), *zip(a.text_maps, whole.text_maps, strict=True)):
@@ -251,15 +249,14 @@ def test_long_work_shows_a_bar_and_short_or_quiet_work_none(clip, pairs, capsys,
 
 @pytest.mark.parametrize("method", [explain, RIVALS["gradcam"]])
 def test_one_modality_alone_gives_the_same_maps(clip, pairs, method):
-    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     quick = dict(steps=2, samples=2) if method is explain else {}
-    whole, image, text = (method(clip, images, captions, modality=m, progress=False, **quick) for m in ("both", "image", "text"))
+    whole, image, text = (method(clip, pairs, modality=m, progress=False, **quick) for m in ("both", "image", "text"))
     assert torch.equal(image.image_maps, whole.image_maps)
     assert image.text_maps is None
     assert all(torch.equal(a, b) for a, b in zip(text.text_maps, whole.text_maps, strict=True))
     assert text.image_maps is None
     with pytest.raises(ValueError, match="modality is 'images'"):
-        method(clip, images, captions, modality="images")
+        method(clip, pairs, modality="images")
 
 
 def test_antithetic_noise_comes_in_twos_of_opposite_sign(clip, pairs):

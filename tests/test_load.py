@@ -1,6 +1,5 @@
 import csv
 import errno
-import io
 import json
 import re
 import shutil
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from test_bad_input import packed
 
 from m2ib_lite import explain
 from m2ib_lite.data import Box, load_pairs, open_image, readable
@@ -83,10 +83,8 @@ def test_csv_and_jsonl_say_the_same_and_a_box_is_kept_inside_its_picture(images)
 
 
 def test_ids_are_given_or_made_of_the_image_name_and_always_unique(images):
-    write_csv(
-        images,
-        [("image", "caption", "id"), *[("a.png", text, "") for text in "xyz"], ("b.jpg", "u", "a.png-2"), ("b.jpg", "v", "")],
-    )
+    rows = [*[("a.png", text, "") for text in "xyz"], ("b.jpg", "u", "a.png-2"), ("b.jpg", "v", "")]
+    write_csv(images, [("image", "caption", "id"), *rows])
     assert load_pairs(images).ids == ["a.png", "a.png-3", "a.png-4", "a.png-2", "b.jpg"]
     numbered = [json.dumps(dict(image="a.png", caption="x", id=i)) for i in range(2)]
     (images / "numbered.jsonl").write_text("\n".join(numbered))
@@ -167,12 +165,7 @@ def test_a_bad_csv_is_refused_by_name(images, content, message):
 @pytest.mark.parametrize(
     ("source", "options", "error", "message"),
     [
-        (
-            "no/such/data",
-            {},
-            FileNotFoundError,
-            "no data 'no/such/data': give scenes, radiographs, .*, photographs",
-        ),
+        ("no/such/data", {}, FileNotFoundError, "no data 'no/such/data': give scenes, radiographs, .*, photographs"),
         (".", {}, FileNotFoundError, r"has 0 tables: give it one of metadata\.jsonl"),
         ("scenes", {"count": 0}, ValueError, "count is 0"),
         ("scenes", {"count": "8"}, ValueError, "count is '8'"),
@@ -325,9 +318,7 @@ def test_rows_of_anything_with_a_length_are_pairs():
 
 
 def jpeg(value):
-    file = io.BytesIO()
-    Image.new("RGB", (8, 6), (value, 0, 0)).save(file, "JPEG")
-    return file.getvalue()
+    return packed(Image.new("RGB", (8, 6), (value, 0, 0)), "JPEG")
 
 
 def write_shard(folder, kind, name):

@@ -5,26 +5,18 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import seaborn as sns
 import torch
 from matplotlib.colors import Normalize, to_rgba
 from matplotlib.offsetbox import TextArea
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from m2ib_lite import explain
+from m2ib_lite import explain, plots
 from m2ib_lite.attribution import Attribution
 from m2ib_lite.data import Box
-from m2ib_lite.plots import (
-    TEXT_COLOURS,
-    UNSEEN,
-    as_seen,
-    draw_degradation,
-    draw_image,
-    draw_words,
-    own_scale,
-    plot_methods,
-    plot_pairs,
-)
+from m2ib_lite.metrics import bootstrap_interval
+from m2ib_lite.plots import as_seen, draw_degradation, draw_image, draw_words, error_bar, own_scale, plot_methods, plot_pairs
 
 mpl.use("Agg")
 
@@ -52,7 +44,7 @@ def test_every_word_and_the_ends_of_each_scale_can_be_read_and_what_was_not_seen
     figure = plot_pairs(attribution)
     written = {text.get_text() for text in texts(figure)}
     assert {"an", "owl", *attribution.tokens[1]} <= written
-    assert {"0 to 3 nats per word", "0 to 15 nats per patch", f"0 to 31 nats per patch,\n{UNSEEN}", "M2IB"} <= written
+    assert {"0 to 3 nats per word", "0 to 15 nats per patch", f"0 to 31 nats per patch,\n{plots.UNSEEN}", "M2IB"} <= written
     heats = [image for ax in figure.axes for image in ax.images if image.get_cmap().name == "inferno"]
     assert [(heat.norm.vmin, heat.norm.vmax) for heat in heats] == [(0, 15), (0, 31)]
     assert [heat.get_array().mask.sum() for heat in heats] == [0, 4 * 8]
@@ -66,7 +58,14 @@ def test_a_scale_runs_from_the_lowest_score_or_zero_and_a_flat_map_is_bright():
 
     assert [ends(-7.0, 8.0), ends(2.0, 8.0), ends(3.0, 3.0), ends(-2.0, -1.0)] == [(0, 8), (2, 8), (0, 3), (0, 0)]
     assert [ends(2.0, 8.0, unit="nats"), ends(3.0, 3.0, unit="nats")] == [(0, 8), (0, 3)]  # where 0 is no information
+    assert ends(0.1, 0.3, unit="nats") == (0, 1)  # a faint map is not stretched to full brightness
     assert own_scale(torch.tensor([3.0]), "nats")(3.0) == 1
+
+
+def test_a_figures_bars_are_the_intervals_of_its_table():
+    values = np.random.default_rng(0).random(12)
+    (bar,) = (line for line in sns.pointplot(x=values, y=["a"] * 12, errorbar=error_bar).lines if len(set(line.get_xdata())) > 1)
+    assert (min(bar.get_xdata()), max(bar.get_xdata())) == bootstrap_interval(values)[1:]
 
 
 def test_words_in_pieces_are_drawn_whole_and_dollars_are_no_mathematics(attribution):
@@ -89,7 +88,7 @@ def test_the_ground_of_a_word_is_as_dark_as_its_score(attribution):
     figure, ax = plt.subplots()
     draw_words(ax, ["an", "owl"], torch.tensor([0.0, 2.0]), Normalize(0, 2))
     grounds = {text.get_text(): text.get_bbox_patch().get_facecolor() for text in texts(figure)}
-    assert grounds["an"] == to_rgba(plt.get_cmap(TEXT_COLOURS)(0.0))
+    assert grounds["an"] == to_rgba(plt.get_cmap(plots.TEXT_COLOURS)(0.0))
     assert sum(grounds["owl"][:3]) < sum(grounds["an"][:3])
 
 
@@ -108,7 +107,7 @@ def test_methods_stand_side_by_side_each_on_its_own_range_and_share_a_figure(att
     assert len(figure.axes) == 6
     ranges = [(heat.norm.vmin, heat.norm.vmax) for heat in (ax.images[1] for ax in figure.axes[1:3])]
     assert ranges == [(0, 15), (0, 8)]
-    assert {"an owl", "a very long caption of many [...]", UNSEEN} <= {text.get_text() for text in texts(figure)}
+    assert {"an owl", "a very long caption of many [...]", plots.UNSEEN} <= {text.get_text() for text in texts(figure)}
     whole = plt.figure(layout="constrained")
     top, bottom = whole.subfigures(2, 1)
     assert plot_methods([attribution], [0], figure=top) is top

@@ -1,11 +1,13 @@
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
 
-from m2ib_lite.repro import Report, claims
+from m2ib_lite.repro import Report, claims, save_figure
 
 MODEL = dict(MODEL="testbed", SEED=1)
 
@@ -29,6 +31,18 @@ def test_a_claim_is_held_where_its_whole_interval_lies_above(report):
     assert table["verdict"].tolist() == ["held", "open", "", "too few pairs", "held", "lost", "held", "open", "lost"]
     assert table["mean"].iloc[2] == pytest.approx(values.mean(), abs=1e-3)
     assert (table["low"] < table["mean"]).all()
+
+
+def test_a_figure_is_written_and_shown_once_and_closed(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("m2ib_lite.repro.display", shown.append)
+    figure, ax = plt.subplots(figsize=(2, 1))
+    ax.set_title("x")
+    save_figure(figure, tmp_path / "out", "a")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "a.pdf"}
+    assert not plt.fignum_exists(figure.number)
+    (picture,) = shown
+    assert picture.width == pytest.approx(Image.open(tmp_path / "out" / "a.png").width * 72 / 150, abs=1)
 
 
 def recorded(folder, value=0.5, verdict="held"):

@@ -32,11 +32,6 @@ def all_maps(a):
     return [*a.image_maps, *(a.text_maps or [])]
 
 
-@pytest.fixture
-def tiny(folder):
-    return load_model(str(folder), device="cpu")
-
-
 def read_at(clip, ids, place):
     """The text tower's embedding of ids, read at a place whatever is there."""
     hidden = clip.text.embed(ids)
@@ -81,10 +76,10 @@ def linear_text():
     return toy_side(tower, ids, 5), ((tower.table[ids[0]] - tower.table[0]) * tower.weights).sum(dim=1)[1:5]
 
 
-def linear_image():
+def linear_image(kind=Toy):
     """4 x 4 patches of 2 x 2 pixels; and what each patch adds to y."""
     draw = torch.Generator().manual_seed(1)
-    tower, pixels = Toy(torch.randn(17, 12, generator=draw)), torch.randn(1, 3, 8, 8, generator=draw)
+    tower, pixels = kind(torch.randn(17, 12, generator=draw)), torch.randn(1, 3, 8, 8, generator=draw)
     side = toy_side(tower, pixels, 0)
     return side, (tower.embed(pixels)[0] * tower.weights).sum(dim=1)[1:]
 

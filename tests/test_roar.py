@@ -46,10 +46,10 @@ def test_batches_cover_all_rows_and_none_is_left_with_one_pair():
     assert torch.equal(torch.cat(batches), torch.arange(81))
 
 
-def test_one_tidy_row_a_seed_the_same_numbers_again_and_the_model_untouched(clip, few):
-    with left_as_it_was(clip.model):
-        table = roar(clip, [few], **QUICK)
-        again = roar(clip, [replace(few, method="other"), few], **QUICK)
+def test_one_tidy_row_a_seed_the_same_numbers_again_and_the_model_untouched(tiny, few):
+    with left_as_it_was(tiny.model):
+        table = roar(tiny, [few], **QUICK)
+        again = roar(tiny, [replace(few, method="other"), few], **QUICK)
     assert table["pair"].tolist() == ["seed 0", "seed 1"] * 2
     assert table["modality"].tolist() == ["image"] * 2 + ["text"] * 2
     assert set(table["metric"]) == {"ROAR+"}
@@ -71,16 +71,16 @@ def test_the_value_is_the_log_of_the_losses_ratio_and_clean_training_runs_once_a
     assert table["value"].tolist() == pytest.approx([100 * np.log(x) for x in (3 / 2, 3 / 4, 1 / 2, 2, 1, 1)])
 
 
-def test_removing_nothing_changes_nothing(clip, few):
+def test_removing_nothing_changes_nothing(tiny, few):
     alike = [torch.ones_like(scores) for scores in few.text_maps]
-    table = roar(clip, [replace(few, image_maps=torch.ones_like(few.image_maps), text_maps=alike)], **QUICK)
+    table = roar(tiny, [replace(few, image_maps=torch.ones_like(few.image_maps), text_maps=alike)], **QUICK)
     assert (table["value"] == 0).all()
 
 
-def test_seeds_have_splits_and_orders_of_their_own(clip, few):
-    ids = clip.tokens(few.captions).ids
-    clean = TensorDataset(clip.pixels(few.images), ids, ids)
-    losses = [loss_after(clip, clean, clean, seed, epochs=1, lr=0.01, batch_size=4) for seed in (0, 0, 1)]
+def test_seeds_have_splits_and_orders_of_their_own(tiny, few):
+    ids = tiny.tokens(few.captions).ids
+    clean = TensorDataset(tiny.pixels(few.images), ids, ids)
+    losses = [loss_after(tiny, clean, clean, seed, epochs=1, lr=0.01, batch_size=4) for seed in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -107,16 +107,15 @@ def test_losing_what_the_caption_names_hurts_more_than_losing_anything(clip, man
 
 def test_half_precision_is_trained_in_float32(folder, few):
     half = load_model(str(folder), "cpu", torch.bfloat16)
-    on_its_grid = replace(few, image_maps=F.adaptive_avg_pool2d(few.image_maps, half.grid))
-    assert np.isfinite(roar(half, [on_its_grid], **QUICK)["value"]).all()
+    assert np.isfinite(roar(half, [few], **QUICK)["value"]).all()
     assert half.model.dtype == torch.bfloat16
 
 
-def test_too_few_pairs_and_bad_options_are_refused(clip, few):
-    assert np.isfinite(roar(clip, [few[:4]], **QUICK)["value"]).all()
+def test_too_few_pairs_and_bad_options_are_refused(tiny, few):
+    assert np.isfinite(roar(tiny, [few[:4]], **QUICK)["value"]).all()
     with pytest.raises(ValueError, match="3 pairs in batches of 4: give 4 pairs at least"):
-        roar(clip, [few[:3]], **QUICK)
+        roar(tiny, [few[:3]], **QUICK)
     with pytest.raises(ValueError, match="two a batch"):
-        roar(clip, [few], **{**QUICK, "batch_size": 1})
+        roar(tiny, [few], **{**QUICK, "batch_size": 1})
     with pytest.raises(ValueError, match="lr is 0"):
-        roar(clip, [few], **QUICK, lr=0)
+        roar(tiny, [few], **QUICK, lr=0)

@@ -80,9 +80,8 @@ def test_rows_are_those_of_the_evaluation_whatever_the_batch(folder, run):
     assert list(table["method"].unique()) == ["M2IB", "Chefer et al.", "Random"]
     assert table["error"].isna().all()
     clip, pairs, keys = load_model(str(folder), "cpu"), list(data), ["pair", "modality", "metric"]
-    asked = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     for name, rows in table.groupby("method"):
-        a = METHODS[name](clip, *asked, **(options if name == "M2IB" else {}))
+        a = METHODS[name](clip, pairs, **(options if name == "M2IB" else {}))
         masks = localisation(a, pairs, "masks").query("modality == 'image'")
         masks = masks.assign(metric=masks["metric"] + " of masks")
         cosines = dict(pair=data.ids, modality="pair", metric="similarity", value=a.similarity, chance=a.others.mean(dim=1))
@@ -95,13 +94,8 @@ def test_rows_are_those_of_the_evaluation_whatever_the_batch(folder, run):
 def test_pairs_without_boxes_or_masks_have_the_scores_that_they_can_have(clip, pairs):
     plain = [replace(pair, boxes=[]) for pair in pairs[:2]]
     boxed = [replace(pair, boxes=[replace(box, mask=None) for box in pair.boxes]) for pair in pairs[:2]]
-    assert set(scores(clip, "Chefer et al.", plain, {})["metric"]) == {
-        "similarity",
-        "drop",
-        "increase",
-        "deletion AUC",
-        "insertion AUC",
-    }
+    bare = {"similarity", "drop", "increase", "deletion AUC", "insertion AUC"}
+    assert set(scores(clip, "Chefer et al.", plain, {})["metric"]) == bare
     found = set(scores(clip, "Chefer et al.", boxed, {})["metric"])
     assert {"energy inside", "words hit", "drop"} <= found
     assert not any(name.endswith("of masks") for name in found)
@@ -283,14 +277,13 @@ def test_a_run_killed_at_any_step_of_its_writing_ends_as_an_unbroken_one(run):
         assert_frame_equal(run("out", count=3), whole)
 
 
-@pytest.mark.parametrize("harm", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:200] + b"\0" * 50 + b[250:]])
-def test_a_broken_shard_is_made_again(run, folder, harm, capsys):
-    whole = run()
-    path = folder / "out" / "scores" / "000000002.parquet"
-    path.write_bytes(harm(path.read_bytes()))
-    capsys.readouterr()
-    assert_frame_equal(run(), whole)
-    assert capsys.readouterr().out.startswith("3 of 5 pairs are there")
+def test_a_broken_shard_is_made_again(run, folder, capsys):
+    whole, path = run(), folder / "out" / "scores" / "000000002.parquet"
+    for harm in (lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:200] + b"\0" * 50 + b[250:]):
+        path.write_bytes(harm(path.read_bytes()))
+        capsys.readouterr()
+        assert_frame_equal(run(), whole)
+        assert capsys.readouterr().out.startswith("3 of 5 pairs are there")
 
 
 def test_a_shard_that_lost_a_bit_of_its_values_is_broken(tmp_path):
@@ -328,20 +321,17 @@ def test_two_runs_do_not_share_a_folder(run, folder):
     run()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_what_no_run_can_mean_is_refused_before_the_first_pair(run, folder):
+    for options, message in (
         (dict(methods=["nib", "m3ib"]), "no method 'm3ib': there are m2ib, saliency"),
         (dict(methods=["nib"], steps=3), "steps: only M2IB takes that"),
         (dict(batch_size=0), "batch_size is 0"),
         (dict(shard=0), "shard is 0"),
         (dict(methods=["m2ib"], layer=99), "image layer 99 is out of range"),
-    ],
-)
-def test_what_no_run_can_mean_is_refused_before_the_first_pair(run, folder, options, message):
-    with pytest.raises(ValueError, match=message):
-        run(**options)
-    assert not (folder / "out" / "scores").exists()
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(**options)
+        assert not (folder / "out" / "scores").exists()
     run(methods=["random"])  # a command that failed at once binds no other
 
 

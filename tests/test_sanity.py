@@ -1,4 +1,5 @@
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from families import fresh
 from test_rivals import left_as_it_was
 
-from m2ib_lite import Attribution, load_model
+from m2ib_lite import Attribution
 from m2ib_lite.evaluate import METHODS, agreement, cascade, randomised, stages
 
 
@@ -19,11 +20,9 @@ def changed(clip, before):
 
 
 @pytest.fixture
-def small(folder):
+def small(tiny):
     """2 image and 3 text blocks, no weight of which is as initialisation leaves it, biases and norms neither."""
-    clip = load_model(str(folder), device="cpu")
-    fresh(clip.model)
-    return clip
+    return tiny.like(fresh(deepcopy(tiny.model)))
 
 
 IMAGE_TOP = ("visual_projection.", "vision_model.post_layernorm.")

@@ -16,7 +16,7 @@ from m2ib_lite.data import load_pairs
 from m2ib_lite.widgets import Explorer
 from m2ib_lite.widgets import explorer as explorer_module
 from m2ib_lite.widgets.latest import Latest
-from m2ib_lite.widgets.pictures import MARK, SIDE, draw_map
+from m2ib_lite.widgets.pictures import MARK, SIDE, draw_map, png
 from m2ib_lite.widgets.wish import FILE
 
 QUICK = dict(steps=3, samples=2)
@@ -45,12 +45,6 @@ def upload(explorer, content, name="mine.png"):
     kind = dict(type="image/png", size=len(content), last_modified=datetime.now(UTC))
     explorer.upload.value = (dict(name=name, content=memoryview(content), **kind),)
     return settle(explorer)
-
-
-def png(image):
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def shown(explorer, place=0):
@@ -170,22 +164,19 @@ def test_the_threshold_shows_the_segment(explorer, clip):
     assert "mask" not in explorer.panels[0].note.value
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_a_bad_file_is_said_in_place_and_the_next_one_is_taken(explorer):
+    for content, message in (
         (b"\x89PNG\r\n\x1a\n torn", "mine.png: the image is not an image that can be read"),
         (png(Image.new("L", (9500, 9500))), "mine.png: the image has more than 89,478,485 pixels: save it smaller"),
         (png(Image.new("L", (400, 1))), "mine.png: an image of 400 x 1 pixels is a line"),
-    ],
-)
-def test_a_bad_file_is_said_in_place_and_the_next_one_is_taken(explorer, content, message):
-    upload(explorer, content)
-    assert message in explorer.message.value
-    assert not explorer.maps.children
-    upload(explorer, png(Image.new("RGB", (1400, 700), "red")))
-    assert not re.search(">[^<]", explorer.message.value)
-    assert explorer.found[0, None][0].images[0].size == (1400, 700)
-    assert shown(explorer).shape == (SIDE // 2, SIDE, 3)
+    ):
+        upload(explorer, content)
+        assert message in explorer.message.value
+        assert not explorer.maps.children
+        upload(explorer, png(Image.new("RGB", (1400, 700), "red")))
+        assert not re.search(">[^<]", explorer.message.value)
+        assert explorer.found[0, None][0].images[0].size == (1400, 700)
+        assert shown(explorer).shape == (SIDE // 2, SIDE, 3)
 
 
 def test_what_is_wrong_with_a_caption_is_said_in_place(explorer):
