@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .data import Images
+from .data import Images, inside
 from .words import join_scores, whole_words
 
 PER_PAIR = ("image_maps", "text_maps", "tokens", "images", "captions", "views", "similarity", "others")
@@ -88,11 +88,3 @@ class Attribution:
     def seen(self, i):
         """The pixels of image i that the model saw.  (H, W) bool"""
         return inside(self.views[i], self.images[i].size)
-
-
-def inside(view, size):
-    """The pixels of an image of (width, height) that a view, as in Attribution.views, holds.  -> (H, W) bool"""
-    (left, top, right, bottom), (width, height) = view, size
-    seen = np.zeros((height, width), bool)
-    seen[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
-    return seen

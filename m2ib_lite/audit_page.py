@@ -3,9 +3,9 @@
 import re
 from base64 import b64encode
 from html import escape
-from io import BytesIO
 from pathlib import Path
 
+from .data import png
 from .evaluate.suspects import FEWEST, audit, take_out
 from .files import written_whole
 
@@ -31,14 +31,12 @@ clinical follows from it.</p>
 {parts}
 </html>
 """
-HEADS = {"image": "Places and looks in the pictures", "text": "Other words of the captions"}
 
 
 def embed(image):
     """A picture inside a page.  -> an <img> of SIDE pixels"""
-    file = BytesIO()
-    image.resize((SIDE, SIDE)).save(file, "PNG")
-    return f'<img width="{SIDE}" height="{SIDE}" alt="" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
+    bits = b64encode(png(image.resize((SIDE, SIDE)))).decode()
+    return f'<img width="{SIDE}" height="{SIDE}" alt="" src="data:image/png;base64,{bits}">'
 
 
 def exhibit(found, word, carrier):
@@ -73,7 +71,7 @@ def write_audit(clip, pairs, maps, out, data, first=20, seed=0):
     """
     out, parts, found = Path(out), [], []
     out.mkdir(parents=True, exist_ok=True)
-    for modality, head in HEADS.items():
+    for modality, head in (("image", "Places and looks in the pictures"), ("text", "Other words of the captions")):
         if getattr(maps, f"{modality}_maps") is None:
             continue
         found.append(audit(clip, pairs, maps, modality, seed))
@@ -82,9 +80,7 @@ def write_audit(clip, pairs, maps, out, data, first=20, seed=0):
             rows.to_csv(part, index=False)
         sections = [section(found[-1], row) for row in rows.to_dict("records")]
         parts += [f"<h2>{head}</h2>", *(sections or ["<p>No suspects.</p>"])]
-    named = dict(
-        model=escape(clip.name), data=escape(data), pairs=len(pairs), words=len(found[0].words), method=escape(maps.method)
-    )
+    named = dict(model=escape(clip.name), data=escape(data), words=len(found[0].words), method=escape(maps.method))
     with written_whole(out / "index.html") as part:
-        part.write_text(PAGE.format(**named, fewest=FEWEST, parts="\n".join(parts)), encoding="utf-8")
+        part.write_text(PAGE.format(**named, pairs=len(pairs), fewest=FEWEST, parts="\n".join(parts)), encoding="utf-8")
     return found

@@ -36,14 +36,8 @@ def terms(hidden, alpha, similarity, valid, noise, beta, sigma2):
     return compression, similarity(inject(hidden, alpha, noise, sigma2)).mean(dim=0)
 
 
-def pair_loss(hidden, alpha, similarity, valid, noise, beta, sigma2):
-    """Compression - fitting, one loss a pair.  -> (B,)"""
-    compression, fitting = terms(hidden, alpha, similarity, valid, noise, beta, sigma2)
-    return compression - fitting
-
-
 def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
-    """Walk down the loss by Adam without an end: yields alpha (B, T, D) float32 after 0, 1, 2, ... steps.
+    """Walk down compression - fitting by Adam without an end: yields alpha (B, T, D) float32 after 0, 1, 2, ... steps.
 
     hidden: (B, T, D), the states R that the bottleneck is put on; no pair's alpha depends on the pairs beside it.
     similarity: (S, B, T, D) -> (S, B), the cosine between the rest of the tower at Z and the other tower's embedding.
@@ -56,6 +50,6 @@ def descend(hidden, similarity, valid, draw_noise, *, beta, sigma2, lr):
     while True:
         yield alpha.detach().clone()
         with torch.enable_grad():
-            losses = pair_loss(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
-            (alpha.grad,) = torch.autograd.grad(losses.sum(), alpha)  # into alpha alone, never into a weight
+            compression, fitting = terms(hidden, alpha, similarity, valid, draw_noise(), beta, sigma2)
+            (alpha.grad,) = torch.autograd.grad((compression - fitting).sum(), alpha)  # into alpha alone, never into a weight
         adam.step()

@@ -16,25 +16,23 @@ QUALITIES = {  # Adam's steps, noise samples a step, and whether half of them ar
 }
 
 
-def of_tower(clip, modality, layer=None, standardise=None, first=-1, **numbers):
-    """The layer, from `first` on, and the other options of one tower, each given as `both` takes it.  -> dict
+def of_tower(clip, modality, first, layer=None, beta=None, sigma2=None, standardise=None):
+    """The options of one tower, each given as `both` takes it; its layers count from `first`.  -> dict
     ValueError where a number is not above zero, or the layer is out of range or the last, after which no token meets another."""
-    k = MODALITIES.index(modality)
-    own, standard = (both(name, of, clip.defaults[name])[k] for name, of in (("layer", layer), ("standardise", standardise)))
-    last = len(clip.towers[k].blocks) - 2
-    if not isinstance(own, Integral) or not first <= own <= last:
-        raise ValueError(f"{modality} layer {own!r} is out of range: {clip.name} takes {first} to {last}, blocks must come after")
-    numbers = {name: both(name, value, clip.defaults[name])[k] for name, value in numbers.items()}
-    check_positive(**numbers)
-    return dict(layer=own, standardise=standard, **numbers)
+    k, given = MODALITIES.index(modality), dict(layer=layer, beta=beta, sigma2=sigma2, standardise=standardise)
+    own = {name: both(name, value, clip.defaults[name])[k] for name, value in given.items()}
+    layer, last = own["layer"], len(clip.towers[k].blocks) - 2
+    if not isinstance(layer, Integral) or not first <= layer <= last:
+        raise ValueError(f"{modality} layer {layer!r} is out of range: {clip.name} takes {first} to {last}, blocks must come after")
+    check_positive(beta=own["beta"], sigma2=own["sigma2"])
+    return own
 
 
-def noise_source(seed, inputs, samples, lengths, width, antithetic=False):
+def noise_source(seed, inputs, valid, width, samples=10, antithetic=False):
     """() -> (S, B, T, D) standard normal noise, each pair's from a generator of its own, seeded by seed and input; antithetic:
-    the second half is the first with its sign turned."""
-    captions = inputs.ndim == 2  # without their padding, which depends on the batch
-    contents = [row[:length] if captions else row for row, length in zip(inputs, lengths, strict=True)]
-    generators = [own_generator(seed, content) for content in contents]
+    the second half is the first with its sign turned.  valid: (B, T) bool"""
+    captions, lengths = inputs.ndim == 2, valid.sum(dim=1).tolist()  # a caption without its padding, which depends on the batch
+    generators = [own_generator(seed, row[:length] if captions else row) for row, length in zip(inputs, lengths, strict=True)]
     noise = torch.zeros(samples, len(lengths), max(lengths), width, device=inputs.device)
     drawn = samples // 2 if antithetic else samples
 
@@ -46,11 +44,6 @@ def noise_source(seed, inputs, samples, lengths, width, antithetic=False):
         return noise
 
     return draw
-
-
-def noise_of(side, seed, samples=10, antithetic=False):
-    """The noise_source of a Side, of its `hidden`'s shape."""
-    return noise_source(seed, side.inputs, samples, side.valid.sum(dim=1).tolist(), side.hidden.shape[-1], antithetic)
 
 
 def problem(side, standardise):
@@ -69,7 +62,8 @@ def information(own, side, *, steps, samples, antithetic, lr, seed, watch=None):
     """What each position of one tower's `hidden` had to keep, in nats.  own: {modality: of_tower}  -> one vector (n,) a pair"""
     beta, sigma2 = own[side.modality]["beta"], own[side.modality]["sigma2"]
     hidden, similarity, valid = problem(side, own[side.modality]["standardise"])
-    walk = descend(hidden, similarity, valid, noise_of(side, seed, samples, antithetic), beta=beta, sigma2=sigma2, lr=lr)
+    draw = noise_source(seed, side.inputs, valid, hidden.shape[-1], samples, antithetic)
+    walk = descend(hidden, similarity, valid, draw, beta=beta, sigma2=sigma2, lr=lr)
     for n, alpha in zip(range(steps + 1), walk, strict=False):
         if watch:
             watch(side.modality, n, side.pick(capacity(hidden, alpha, sigma2).sum(dim=-1)))
@@ -79,21 +73,7 @@ def information(own, side, *, steps, samples, antithetic, lr, seed, watch=None):
     return side.pick(scores)
 
 
-def m2ib(
-    clip,
-    modality,
-    layer=None,
-    beta=None,
-    sigma2=None,
-    standardise=None,
-    quality="published",
-    steps=None,
-    samples=None,
-    antithetic=None,
-    lr=1.0,
-    seed=0,
-    watch=None,
-):
+def m2ib(clip, modality, quality="published", steps=None, samples=None, antithetic=None, lr=1.0, seed=0, watch=None, **own):
     """M2IB as one more method for a Side.  Options as in `explain`.  -> scores(side), and the layer of each tower for `sides`"""
     if quality not in QUALITIES:
         raise ValueError(f"quality is {quality!r}: give one of {', '.join(QUALITIES)}")
@@ -102,7 +82,7 @@ def m2ib(
     check_positive(lr=lr, steps=effort["steps"], samples=effort["samples"])
     if effort["antithetic"] and effort["samples"] % 2:
         raise ValueError(f"samples is {effort['samples']}: antithetic noise comes in twos, give an even number")
-    towers = {name: of_tower(clip, name, layer, standardise, beta=beta, sigma2=sigma2) for name in asked(modality)}
+    towers = {name: of_tower(clip, name, -1, **own) for name in asked(modality)}
     layers = [towers[name]["layer"] if name in towers else 0 for name in MODALITIES]
     return partial(information, towers, lr=lr, seed=seed, watch=watch, **effort), layers
 

@@ -87,11 +87,9 @@ def save(attribution, folder, ids=None):
             (part / "overlays").mkdir()
             arrays["heat_ranges"] = []
             for i, name in enumerate(tqdm(arrays["ids"], desc="files", unit="pair", delay=BAR_DELAY)):
-                heat = attribution.heat(i)
-                low, high = save_heat(heat, part / "heats" / f"{name}.png", attribution.unit)
                 heat = seen_heat(attribution, i)
+                arrays["heat_ranges"].append(save_heat(heat.data, part / "heats" / f"{name}.png", attribution.unit))
                 overlay(attribution.images[i], heat, own_scale(heat, attribution.unit)).save(part / "overlays" / f"{name}.png")
-                arrays["heat_ranges"].append((low, high))
         np.savez_compressed(part / "maps.npz", **arrays)
 
 

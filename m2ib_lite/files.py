@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 @contextmanager
 def written_whole(path):
     """A path to write to; what is there takes the name `path`, and is on the disk, once the block ended well.  OSError if not."""
-    path = Path(path)
     part = path.with_name(f".{path.name}.part")  # readers of a Parquet folder skip names with a dot
     try:
         yield part

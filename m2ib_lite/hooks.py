@@ -4,15 +4,15 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def _hooked(module, hook):
-    """A forward hook for the time of the block.  RuntimeError where nothing ever called the module."""
+def replace(module, change):
+    """Put change(output), unless it is None, in the place of the module's output.  RuntimeError where nothing called the module."""
     fired = []
 
-    def counting_hook(_, inputs, output):
+    def hook(_, inputs, output):
         fired.append(True)
-        return hook(output)
+        return change(output)
 
-    with module.register_forward_hook(counting_hook):  # torch takes it off again at the end, whatever happens
+    with module.register_forward_hook(hook):  # torch takes it off again at the end, whatever happens
         yield
     if not fired:
         raise RuntimeError(f"the hook on {type(module).__name__} never fired: the forward pass did not reach that module")
@@ -22,15 +22,8 @@ def _hooked(module, hook):
 def capture(module):
     """Collect what the module gives, a list that grows by one output a call."""
     outputs = []
-    with _hooked(module, outputs.append):
+    with replace(module, outputs.append):
         yield outputs
-
-
-@contextmanager
-def replace(module, change):
-    """Put change(output) in the place of the module's output."""
-    with _hooked(module, change):
-        yield
 
 
 @contextmanager

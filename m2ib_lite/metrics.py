@@ -80,8 +80,7 @@ def iou_best(heat, mask):
 def foremost(scores, count):
     """Which are among the `count` highest; of equal ones all or, where not all fit, none.  -> as scores, bool"""
     scores = np.asarray(scores, dtype=np.float64)
-    beyond = np.sort(scores, axis=None)[::-1][count:].max(initial=-np.inf)  # the first that is left out
-    return scores > beyond
+    return scores > np.sort(scores, axis=None)[::-1][count:].max(initial=-np.inf)  # the first that is left out
 
 
 def instances_hit(heat, masks):

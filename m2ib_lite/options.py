@@ -3,15 +3,13 @@
 import math
 from numbers import Integral, Real
 
-COUNTS = ("steps", "samples", "batch_size", "shard")
-
 
 def check_positive(**numbers):
     """ValueError for the first of them that is no finite number above zero; a count must be whole."""
     for name, value in numbers.items():
         if not isinstance(value, Real) or not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}: give a number above zero")
-        if name in COUNTS and not isinstance(value, Integral):
+        if name in ("steps", "samples", "batch_size", "shard") and not isinstance(value, Integral):
             raise ValueError(f"{name} is {value}: give a whole number")
 
 

@@ -23,14 +23,13 @@ LINE = 26  # letters in a line of words
 SMALL = 8  # points, for words in a narrow column
 FULL = {"nats": 1.0}  # by unit: a map whose maximum stays below this is not stretched to full brightness
 UNSEEN = "pale: the model did not see it"
-MARKS = "osD^v<>PX*h"
 
 
 def method_looks(methods):
     """M2IB in orange, other methods in greys that marks tell apart: ten colours tangle.  -> {method: colour}, {method: mark}"""
     greys = map(tuple, plt.get_cmap("Greys")(np.linspace(0.35, 1, len(methods))))
     colours = {method: "tab:orange" if method.startswith("M2IB") else next(greys) for method in methods}
-    return colours, dict(zip(methods, cycle(MARKS), strict=False))
+    return colours, dict(zip(methods, cycle("osD^v<>PX*h"), strict=False))
 
 
 def error_bar(values):
@@ -72,13 +71,18 @@ def overlay(image, heat, scale):
     return Image.blend(image.convert("L").convert("RGB"), colours, OPACITY)
 
 
+def shade(share):
+    """The ground of a word, RGBA, and the colour of its letters, for its share of the highest score."""
+    return plt.get_cmap(TEXT_COLOURS)(0.9 * share), "white" if share > 0.7 else "black"
+
+
 def draw_words(ax, words, scores, scale, size=11):
     """The words in reading order, at most LINE letters a line, each on a ground as dark as its score on `scale`."""
     lines, room = [], 0
     for word, score in zip(words, scores, strict=True):
-        share = float(scale(float(score)))
-        ground = dict(boxstyle="round,pad=0.25", facecolor=plt.get_cmap(TEXT_COLOURS)(0.9 * share), edgecolor="none")
-        style = dict(size=size, bbox=ground, parse_math=False, color="white" if share > 0.7 else "black")
+        colour, letters = shade(float(scale(float(score))))
+        ground = dict(boxstyle="round,pad=0.25", facecolor=colour, edgecolor="none")
+        style = dict(size=size, bbox=ground, parse_math=False, color=letters)
         if not lines or len(word) + 1 > room:
             lines.append([])
             room = LINE
@@ -92,10 +96,9 @@ def draw_words(ax, words, scores, scale, size=11):
 
 def colour_bar(figure, axes, colours, label, aspect=28, unit="nats"):
     """A bar below axes whose maps have each an own_scale; aspect: how many times as long as thick."""
-    bar = dict(location="bottom", shrink=0.8, aspect=aspect, pad=0.02, label=label, ticks=[0, 1])
-    figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, **bar).set_ticklabels(
-        ["0" if unit in FULL else "lowest", "highest"]
-    )
+    look = dict(location="bottom", shrink=0.8, aspect=aspect, pad=0.02, label=label, ticks=[0, 1])
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, **look)
+    bar.set_ticklabels(["0" if unit in FULL else "lowest", "highest"])
 
 
 def row_heights(images, width, room):

@@ -126,11 +126,8 @@ class Report:
         content = json.dumps(dict(parameters=self.parameters, note=self.note, rows=self.rows), indent=1)
         (self.out / f"{self.notebook}.json").write_text(content)
         missing = sorted(self.recorded.keys() - {row["number"] for row in self.rows})
-        moved = [
-            f"{row['number']} {row['mean']:.4f} {row['verdict']} for {row['recorded']:.4f} {row['recorded verdict']}"
-            for row in self.rows
-            if row["agrees"] is False
-        ]
+        change = "{number} {mean:.4f} {verdict} for {recorded:.4f} {recorded verdict}"
+        moved = [change.format(**row) for row in self.rows if row["agrees"] is False]
         if moved or missing:
             message = f"numbers that left their tolerance, or verdicts that changed: {moved}; recorded but not measured: {missing}"
             raise AssertionError(message)

@@ -10,7 +10,7 @@ from PIL import Image
 from test_rivals import ask
 
 from m2ib_lite import evaluate, load_model
-from m2ib_lite.bottleneck import START, capacity, pair_loss
+from m2ib_lite.bottleneck import START, capacity, terms
 from m2ib_lite.data import Box, Pair
 from m2ib_lite.evaluate import METHODS, attribute, attribute_all, follow, localisation, method_options, occurrences, word_game
 from m2ib_lite.evaluate.localise import unit_maps
@@ -187,8 +187,8 @@ def test_the_terms_make_the_loss_on_noise_of_another_seed(clip, pairs, modality)
     _, table = follow(clip, pairs, modality, (0,), layer=1, beta=0.3, sigma2=0.5, samples=3, seed=4)
     side = sides(clip, [pair.image for pair in pairs], [pair.caption for pair in pairs], (1, 1))[modality == "text"]
     hidden, similarity, valid = side.hidden, side.similarity, side.valid
-    noise = noise_source(5, side.inputs, 3, valid.sum(dim=1).tolist(), hidden.shape[-1])()
-    loss = pair_loss(hidden, torch.full_like(hidden, START), similarity, valid, noise, 0.3, 0.5)
+    noise = noise_source(5, side.inputs, valid, hidden.shape[-1], 3)()
+    loss = torch.sub(*terms(hidden, torch.full_like(hidden, START), similarity, valid, noise, 0.3, 0.5))
     torch.testing.assert_close(torch.tensor(table["compression"] - table["fitting"]), loss.double(), rtol=1e-5, atol=1e-5)
     kept = capacity(hidden, torch.full_like(hidden, START), 0.5)[0, valid[0]]
     assert table["compression"][0] == pytest.approx(0.3 * kept.mean().item(), rel=1e-5)

@@ -74,7 +74,7 @@ def naive_maps(block, x, features, target, beta, sigma2, steps, samples, seed, l
         R = (R - mean) / spread
     alpha = torch.full_like(R, 5.0, requires_grad=True)
     adam = torch.optim.Adam([alpha], lr=lr)
-    draw = noise_source(seed, x, samples, [R.shape[1]], R.shape[2])
+    draw = noise_source(seed, x, torch.ones(R.shape[:2], dtype=torch.bool), R.shape[2], samples)
     for _ in range(steps):
         noise = draw()
         with replace(block, lambda _, noise=noise: inject(R, alpha, noise, sigma2)[:, 0] * spread + mean):
@@ -260,8 +260,8 @@ def test_one_modality_alone_gives_the_same_maps(clip, pairs, method):
 
 
 def test_antithetic_noise_comes_in_twos_of_opposite_sign(clip, pairs):
-    inputs, lengths = torch.arange(1, 7).reshape(2, 3), [3, 2]
-    plain, twice = noise_source(0, inputs, 2, lengths, 4)(), noise_source(0, inputs, 4, lengths, 4, antithetic=True)()
+    inputs, valid = torch.arange(1, 7).reshape(2, 3), torch.tensor([[True, True, True], [True, True, False]])
+    plain, twice = noise_source(0, inputs, valid, 4, 2)(), noise_source(0, inputs, valid, 4, 4, antithetic=True)()
     assert torch.equal(twice[:2], plain)
     assert torch.equal(twice[2:], -plain)
     assert not torch.allclose(ask(clip, pairs[:1]).image_maps, ask(clip, pairs[:1], antithetic=True).image_maps)

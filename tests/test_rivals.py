@@ -59,7 +59,7 @@ class Toy:
 
 
 def toy_side(tower, inputs, pooled):
-    own = {"layer": (0, 0), "standardise": (False, False)}
+    own = {"layer": (0, 0), "beta": (0.1, 0.1), "sigma2": (1.0, 1.0), "standardise": (False, False)}
     clip = SimpleNamespace(grid=(4, 4), blank=0, defaults=own, published=own, towers=(tower, tower), name="toy")
     content = torch.ones(1, tower.weights.shape[0], dtype=torch.bool)
     content[:, 0], content[:, pooled] = False, False

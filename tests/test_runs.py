@@ -149,9 +149,9 @@ def test_rows_in_memory_are_known_again_by_what_they_say(run):
 def test_a_map_that_is_not_finite_is_an_error_of_its_pair_alone(run, monkeypatch):
     find, dark = METHODS["Chefer et al."], load_pairs("scenes")[3].caption
 
-    def sometimes_nan(clip, images, captions, **options):
-        attribution = find(clip, images, captions, **options)
-        attribution.image_maps[[caption == dark for caption in captions]] = torch.nan
+    def sometimes_nan(clip, pairs, **options):
+        attribution = find(clip, pairs, **options)
+        attribution.image_maps[[pair.caption == dark for pair in pairs]] = torch.nan
         return attribution
 
     monkeypatch.setitem(METHODS, "Chefer et al.", sometimes_nan)
@@ -164,11 +164,11 @@ def out_of_memory_above(most, monkeypatch):
     """Let chefer run out of memory for more than so many pairs.  -> the list of the batch sizes that it was asked for"""
     find, asked = METHODS["Chefer et al."], []
 
-    def greedy(clip, images, captions, **options):
-        asked.append(len(images))
-        if len(images) > most:
+    def greedy(clip, pairs, **options):
+        asked.append(len(pairs))
+        if len(pairs) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return find(clip, images, captions, **options)
+        return find(clip, pairs, **options)
 
     monkeypatch.setitem(METHODS, "Chefer et al.", greedy)
     return asked

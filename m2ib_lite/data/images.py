@@ -78,6 +78,13 @@ def decode(source):
         raise ValueError(f"{name} is not an image that can be read ({reason}): convert it to PNG or JPEG") from error
 
 
+def png(picture):
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def _from_array(array):
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:

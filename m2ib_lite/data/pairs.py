@@ -28,9 +28,7 @@ class Box:
 
     def rectangle(self, shape):
         """The pixels inside the box, in an image of shape (H, W).  -> (H, W) bool"""
-        inside = np.zeros(shape, bool)
-        inside[self.y : self.y + self.h, self.x : self.x + self.w] = True
-        return inside
+        return inside((self.x, self.y, self.x + self.w, self.y + self.h), shape[::-1])
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,18 @@ class Pair:
         return {box.word for box in self.boxes if box.named and box.word}
 
 
+def inside(view, size):
+    """The pixels of an image of (width, height) in a view: left, top, right, bottom, as of Attribution.views.  -> (H, W) bool"""
+    (left, top, right, bottom), (width, height) = view, size
+    seen = np.zeros((height, width), bool)
+    seen[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
+    return seen
+
+
 def hull(mask):
     """The tight box of a mask that is not empty.  (H, W) bool -> x, y, w, h"""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
-    return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
+    x, y, right, bottom = Image.fromarray(mask).getbbox()
+    return x, y, right - x, bottom - y
 
 
 class Pairs(Sequence):

@@ -12,5 +12,4 @@ from .suspects import Audit, audit, take_out
 
 __all__ = ["METHODS", "SETTINGS", "SLOW", "attribute", "attribute_all", "digest", "method_options", "sources", "versions"]
 __all__ += ["agreement", "cascade", "confidence", "cost", "follow", "localisation", "occurrences", "randomised", "roar", "stages"]
-__all__ += ["Audit", "audit", "take_out", "word_game", "word_heats"]
-__all__ += ["effects", "judge_audit", "on_patches", "on_phrase", "paint"]
+__all__ += ["Audit", "audit", "effects", "judge_audit", "on_patches", "on_phrase", "paint", "take_out", "word_game", "word_heats"]

@@ -1,6 +1,5 @@
 """M2IB and its rivals by name, and their maps kept on disk, so that no notebook asks for the same maps twice."""
 
-from collections import deque
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -61,23 +60,21 @@ def attribute(method, clip, pairs, folder, timeout=-1, **options):
             known |= dict(zip(new, maps, strict=True))
             with written_whole(store) as part:
                 torch.save(known, part)
-    image_maps, text_maps, tokens, *cosines = map(list, zip(*(known[key] for key in keys), strict=True))
+    image_maps, text_maps, tokens, *match = map(list, zip(*(known[key] for key in keys), strict=True))
     views, unit = [clip.view(image.size) for image in images], "nats" if method == "M2IB" else "cosine"
-    cosines = map(torch.stack, cosines)
     text_maps = None if text_maps[0] is None else text_maps
-    return Attribution(torch.stack(image_maps), text_maps, tokens, images, captions, views, method, unit, *cosines)
+    return Attribution(torch.stack(image_maps), text_maps, tokens, images, captions, views, method, unit, *map(torch.stack, match))
 
 
 def attribute_all(clip, pairs, folder, options, slow=None):
     """`attribute` by every method of options {name: its options}, as `method_options` gives them.  -> {name: Attribution}
     slow: of how many pairs, the first ones, SLOW methods are asked; all unless given.  Maps that another process is making come
     last, so that notebooks side by side share the work."""
-    found, left = {}, deque(options)
+    found, left = {}, list(options)
     while left:
-        name = left.popleft()
+        name = left.pop(0)
         try:
-            asked = pairs[:slow] if name in SLOW else pairs
-            found[name] = attribute(name, clip, asked, folder, PATIENCE, **options[name])
+            found[name] = attribute(name, clip, pairs[:slow] if name in SLOW else pairs, folder, PATIENCE, **options[name])
         except Timeout:
             left.append(name)
     return {name: found[name] for name in options}

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from ..bottleneck import capacity, descend, terms
-from ..explain import noise_of, problem
+from ..explain import noise_source, problem
 from ..side import MODALITIES, attribute_sides
 
 
@@ -22,7 +22,7 @@ def follow(clip, pairs, modality, steps, layer, beta, sigma2, lr=1.0, seed=0, st
 
     def find(side):
         hidden, similarity, valid = problem(side, standardise)
-        draw, unseen = (noise_of(side, s, **noise) for s in (seed, seed + 1))
+        draw, unseen = (noise_source(s, side.inputs, valid, hidden.shape[-1], **noise) for s in (seed, seed + 1))
         fresh = unseen()
         for n, alpha in zip(range(max(steps) + 1), descend(hidden, similarity, valid, draw, **loss, lr=lr), strict=False):
             if n in maps:

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from .. import metrics
-from ..attribution import inside
+from ..data import inside
 from ..word_maps import explain_words
 
 IMAGE_SCORES = {
@@ -90,12 +90,9 @@ def occurrences(attribution, pairs):
     """
     rows = []
     for pair, pixels, heat, scores, relevant in matched(attribution, pairs):
-        hits, named = [], []
-        if heat is not None:
-            size = pair.image.size[::-1]
-            named = [box.rectangle(size)[pixels] for box in pair.boxes if box.named]
-            named = [mask for mask in named if mask.any()]
-        if named:
+        hits, masks = [], [box.rectangle(pair.image.size[::-1])[pixels] for box in pair.boxes if box.named]
+        named = [mask for mask in masks if mask.any()]
+        if heat is not None and named:
             hits.append(("image", "instances hit", metrics.instances_hit(heat, named)))
             hits.append(("image", "instances seen", metrics.instances_seen(heat, named)))
         if any(relevant):

@@ -37,9 +37,8 @@ def effects(clip, without, shown):
 def on_patches(found, pairs, marker):
     """The patches on which a marker of the boxes lies, of images that the model saw whole.  -> (B, P) bool"""
     gh, gw = found.maps.image_maps.shape[1:]
-    masks = [
-        np.any([np.zeros(pair.image.size[::-1], bool), *(b.mask for b in pair.boxes if b.label == marker)], 0) for pair in pairs
-    ]
+    marked = [[box.mask for box in pair.boxes if box.label == marker] for pair in pairs]
+    masks = [np.any([np.zeros(pair.image.size[::-1], bool), *its], 0) for pair, its in zip(pairs, marked, strict=True)]
     return np.stack([reduce(mask, "(gh h) (gw w) -> (gh gw)", "max", gh=gh, gw=gw) for mask in masks])
 
 
@@ -65,10 +64,8 @@ def judge_audit(found, on, effect):
     on, effect, weights = on[found.of], effect[found.of], found.said.T.astype(float)
     held = np.einsum("vb,bp,bpc->vc", weights, found.shares, found.members, optimize=True)
     on_it = np.einsum("vb,bp,bpc->vc", weights, found.shares * on, found.members, optimize=True)
-    rows = []
-    for word, said, scores, is_marker in zip(
-        found.words, found.said.T, found.scores, on_it >= np.maximum(held, 1e-9) / 2, strict=True
-    ):
+    rows, marked = [], on_it >= np.maximum(held, 1e-9) / 2
+    for word, said, scores, is_marker in zip(found.words, found.said.T, found.scores, marked, strict=True):
         if (said & on.any(axis=1)).sum() >= FEWEST:
             mean, low, high = bootstrap_interval(effect[said])
             score = scores[is_marker].max(initial=0)

@@ -91,13 +91,11 @@ def roar(clip, attributions, seeds=10, epochs=2, lr=0.05, batch_size=40, progres
     clean = TensorDataset(torch.cat([clip.pixels([image]) for image in images]).float(), text.ids, text.ids)
     total = seeds * (1 + sum(2 - (a.text_maps is None) for a in attributions))
     bar = tqdm(total=total, unit="training", desc="ROAR+", delay=BAR_DELAY, disable=not progress)
-    rows = []
+    rows, whole = [], {}
     for (method, modality), data in trainings(clip, attributions, clean, text.content):
         for seed in range(seeds):
-            rows.append((method, f"seed {seed}", modality, loss_after(clip, clean, data, seed, **options)))
+            loss = np.float64(loss_after(clip, clean, data, seed, **options))
+            value = 100 * np.log(loss / whole.setdefault(seed, loss))  # the first training of a seed is the clean one
+            rows.append((f"seed {seed}", modality, "ROAR+", value, np.nan, method))
             bar.update()
-    table = pd.DataFrame(rows, columns=["method", "pair", "modality", "loss"])
-    whole = table[table["method"] == ""].set_index("pair")["loss"]
-    table = table[table["method"] != ""].assign(metric="ROAR+", chance=np.nan)
-    table["value"] = 100 * np.log(table["loss"] / table["pair"].map(whole))
-    return table[["pair", "modality", "metric", "value", "chance", "method"]].reset_index(drop=True)
+    return pd.DataFrame(rows[seeds:], columns=["pair", "modality", "metric", "value", "chance", "method"])

@@ -217,31 +217,24 @@ def take_out(clip, found, first=20, seed=0):
     draw, falls = np.random.default_rng(seed), {index: [] for index in chosen.index}
     with frozen(clip.model), torch.no_grad():
         for i, (image, caption) in enumerate(zip(found.maps.images, found.captions, strict=True)):
-            if not found.said[i, [found.words.index(word) for word in chosen["word"]]].any():
-                continue
-            one = next(sides(clip, [image], [caption])[MODALITIES.index(found.modality)].singles())
-            regions, n = {}, int(one.content.sum())
+            regions, n = {}, len(found.maps.tokens[i]) if found.modality == "text" else found.shares.shape[1]
             for index, word, carrier in chosen[["word", "carrier"]].itertuples():
                 region = found.members[i, :n, found.carriers.index(carrier)]
                 if found.said[i, found.words.index(word)] and 0 < region.sum() < n:
                     regions[index] = [region, *(np.roll(region, k) for k in draw.integers(1, n, ELSEWHERE))]
             if not regions:
                 continue
+            one = next(sides(clip, [image], [caption])[MODALITIES.index(found.modality)].singles())
             blanked = np.concatenate([np.zeros((1, n), bool), *regions.values()])
             whole, *rest = one.keep(torch.from_numpy(~blanked).float().to(one.hidden.device)).tolist()
             for index, y in zip(regions, np.reshape(rest, (-1, 1 + ELSEWHERE)), strict=True):
                 falls[index].append((whole - y[0], whole - y[1:].mean()))
-    table = pd.DataFrame(
-        [fall(np.reshape(of, (-1, 2))) for of in falls.values()], chosen.index, ["falls", "falls elsewhere", "low", "high"]
-    )
-    return chosen.join(table)
+    rows = [fall(np.reshape(of, (-1, 2))) for of in falls.values()]
+    return chosen.join(pd.DataFrame(rows, chosen.index, ["falls", "falls elsewhere", "low", "high"]))
 
 
 def fall(both):
     """Two means, and the 95% interval of their difference; NaN where there are too few.  (n, 2) -> four numbers"""
-    if not len(both):  # a suspect that is all of each caption leaves nothing to compare with
-        return [np.nan] * 4
-    difference, interval = both[:, 0] - both[:, 1], (np.nan, np.nan)
-    if len(both) > 1:
-        interval = t_interval(difference.mean(), difference.std(ddof=1), len(both))
-    return [*both.mean(axis=0), *interval]
+    difference = both[:, 0] - both[:, 1]
+    interval = t_interval(difference.mean(), difference.std(ddof=1), len(both)) if len(both) > 1 else (np.nan, np.nan)
+    return [*both.mean(axis=0), *interval] if len(both) else [np.nan] * 4  # a suspect that is all of each caption leaves nothing

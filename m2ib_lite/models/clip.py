@@ -72,8 +72,7 @@ class Clip:
 
     def pixels(self, images):
         """RGB PIL images through the checkpoint's own preprocessing.  -> (B, 3, H, W) on the model's device"""
-        pixels = self.processor(images=list(images), return_tensors="pt").pixel_values
-        return pixels.to(self.device, self.model.dtype)
+        return self.processor(images=list(images), return_tensors="pt").pixel_values.to(self.device, self.model.dtype)
 
     def similarity(self, images, captions):
         """The cosine of every image with every caption.  images: a list of RGB PIL images; captions: a list of strings.

@@ -130,8 +130,7 @@ def nib(side, layer=None, steps=10):
     In cosine: ALL positions come to y(h) - y(0) as n grows, which takes thousands: layer norms make y jump close to 0.
     Options: steps=10; layer, the published three quarters of the depth by default.  (narrowing information bottleneck, ICLR 2025)
     """
-    layer = side.clip.published["layer"][MODALITIES.index(side.modality)] if layer is None else layer
-    layer = of_tower(side.clip, side.modality, layer, first=0)["layer"]
+    layer = of_tower(side.clip, side.modality, 0, side.clip.published["layer"] if layer is None else layer)["layer"]
     if steps < 2:
         raise ValueError(f"steps is {steps}: give at least 2")
     gradients = IntegratedGradients(lambda hidden: side.score(hidden, layer - 1))

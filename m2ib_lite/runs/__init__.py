@@ -41,8 +41,7 @@ def evaluate_data(
 
     model, tokenizer, device, dtype: as load_model; data, count, seed (of the noise too), root: as load_pairs; ours: as explain.
     ray: "local", or the address of a Ray cluster that reads model and data by the same paths; workers: there, unless one a GPU.
-    ValueError for a bad option, or a run in `out` that is at work or depends on something else; OSError for a full disk.
-    -> `summarise`
+    ValueError for a bad option, or a run in `out` that is at work or of something else; OSError for a full disk.  -> `summarise`
     """
     check_positive(batch_size=batch_size, shard=shard, workers=workers or 1)
     if workers and not ray:
@@ -57,7 +56,10 @@ def evaluate_data(
     with store.only_run(folder):
         store.settle(folder, given | dict(shard=shard, methods=options) | depends_on(clip, pairs))
         files = fill(folder / store.SCORES, pairs, shard, Scorer(clip, options, batch_size), make)
-        return write_summary(files, folder)
+        summary, bad = summarise(store.read_shard(path)[0] for path in files)
+        with store.written_whole(folder / "summary.csv") as part:
+            summary.to_csv(part, index=False)
+        return summary, bad
 
 
 def depends_on(clip, pairs):
@@ -80,8 +82,7 @@ def chosen(clip, methods, seed, ours):
 
 def fill(folder, pairs, shard, scorer, make):
     """Make the shards that are missing or broken.  make: `in_order` or `spread`  -> the files of all"""
-    starts = range(0, len(pairs), shard)
-    files = {folder / f"{start:09d}.parquet": range(len(pairs))[start : start + shard] for start in starts}
+    files = {folder / f"{n:09d}.parquet": range(len(pairs))[n : n + shard] for n in range(0, len(pairs), shard)}
     sizes = {path: store.read_shard(path)[1] for path in files}
     there = sum(len(places) for path, places in files.items() if sizes[path])
     print(f"{there} of {len(pairs)} pairs are there", flush=True)
@@ -117,14 +118,6 @@ def sums(table):
     return found, bad.groupby("method")["pair"].nunique()
 
 
-def write_summary(files, folder):
-    """`summarise` of the shards in these files, its table also as folder/summary.csv."""
-    summary, bad = summarise(store.read_shard(path)[0] for path in files)
-    with store.written_whole(folder / "summary.csv") as part:
-        summary.to_csv(part, index=False)
-    return summary, bad
-
-
 def summarise(tables):
     """Means with 95% t intervals, of "M2IB - rival" those of a paired t test, from the tables of the shards, one at a time.
     -> DataFrame of method, modality, metric, pairs, mean, low, high; the number of bad pairs by method"""
@@ -132,5 +125,4 @@ def summarise(tables):
     mean = found["total"] / found["pairs"]
     variance = (found["squares"] - found["pairs"] * mean**2) / (found["pairs"] - 1)
     low, high = t_interval(mean, np.sqrt(variance.clip(lower=0)), found["pairs"])  # rounding takes a constant's below 0
-    summary = pd.DataFrame(dict(pairs=found["pairs"].astype(int), mean=mean, low=low, high=high))
-    return summary.reset_index(), bad.astype(int)
+    return pd.DataFrame(dict(pairs=found["pairs"].astype(int), mean=mean, low=low, high=high)).reset_index(), bad.astype(int)

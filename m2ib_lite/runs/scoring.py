@@ -19,16 +19,14 @@ OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.
 
 def scores(clip, name, pairs, options):
     """Every metric that looks at a pair alone, of one method's maps: tidy rows.  ValueError where a map is not finite."""
-    images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
-    attribution = METHODS[name](clip, images, captions, batch_size=len(pairs), progress=False, **options)
+    attribution = METHODS[name](clip, pairs, batch_size=len(pairs), progress=False, **options)
     if not all(maps.isfinite().all() for maps in (attribution.image_maps, *(attribution.text_maps or []))):
         raise ValueError(f"a map of {name} is not finite: take dtype float32")
     masks = localisation(attribution, pairs, "masks").query("modality == 'image'")
     masks = masks.assign(metric=masks["metric"] + " of masks")
-    tables = [localisation(attribution, pairs), masks, occurrences(attribution, pairs)]
-    ids, cosines = [pair.id for pair in pairs], attribution.similarity.tolist()
-    similarity = dict(pair=ids, modality="pair", metric="similarity", value=cosines, chance=attribution.others.mean(dim=1).tolist())
-    tables.append(pd.DataFrame(similarity).assign(method=attribution.method))
+    cosines = dict(value=attribution.similarity.tolist(), chance=attribution.others.mean(dim=1).tolist(), method=attribution.method)
+    similarity = pd.DataFrame(dict(pair=[pair.id for pair in pairs], modality="pair", metric="similarity", **cosines))
+    tables = [localisation(attribution, pairs), masks, occurrences(attribution, pairs), similarity]
     tables.append(confidence(clip, attribution, pairs, batch_size=len(pairs)))
     return pd.concat([table for table in tables if len(table)])
 

@@ -5,9 +5,9 @@ import math
 from html import escape
 
 from ipywidgets import HTML, Box, Button, Checkbox, FloatLogSlider, GridBox, Image, IntSlider, Layout, VBox
+from matplotlib.colors import to_hex
 
-from ..plots import own_scale
-from .pictures import shade
+from ..plots import own_scale, shade
 
 NARROW = Layout(width="136px")
 COPY = "navigator.clipboard.writeText(this.nextElementSibling.innerText)"
@@ -91,7 +91,8 @@ class Column(Panel):
             self.buttons.append(Button(layout=Layout(width="auto", height="26px", margin="1px", padding="0 6px")))
             self.buttons[-1].on_click(self.choose)
         for button, word, score in zip(self.buttons, words, scores.tolist(), strict=False):
-            button.style.button_color, button.style.text_color = shade(float(scale(score)))
+            ground, button.style.text_color = shade(float(scale(score)))
+            button.style.button_color = to_hex(ground)
             button.description, button.tooltip = word, f"{score:.3g} {attribution.unit}; click for its own map"
         self.words.children = self.buttons[: len(words)]
         self.sum.value = f"maximum {scores.max():.3g} {attribution.unit} per word"

@@ -8,16 +8,17 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import ipywidgets as w
+from PIL import ImageOps
 
 from ..attribution import Attribution
-from ..data import Images, load_pairs, open_image
+from ..data import Images, load_pairs, open_image, png
 from ..exports import save_segments
 from ..hooks import replace as hooked
 from ..models.load import BUILT_IN
 from ..rivals import RIVALS
 from .controls import Column, Panel, Settings, said, to_copy
 from .latest import Dropped, Latest
-from .pictures import draw_map, enlarge, png
+from .pictures import SIDE, draw_map
 from .wish import FILE, NAMES, Wish, find_map
 
 SOURCES = ("scenes", "radiographs", "photographs")
@@ -148,7 +149,7 @@ class Explorer(w.HBox):
         tasks = list(wish.tasks())
         self.clip.tokens(wish.captions)  # says what is wrong with them
         image = self.read(wish.source)
-        self.original.picture.value = png(enlarge(image))
+        self.original.picture.value = png(ImageOps.contain(image, (SIDE, SIDE)))
         self.found = {task[0]: self.found[task[0]] for task in tasks if task[0] in self.found}
         self.maps.children = [self.original, *(self.panels[key] for key in (*range(len(wish.captions)), *wish.methods))]
         keys = {panel: (wish.source, *map(repr, task)) for panel, *task in tasks}
@@ -159,8 +160,7 @@ class Explorer(w.HBox):
             check()
             self.found[panel] = self.kept[key]
             self.draw(panel)
-        for key in list(self.kept)[:-KEPT]:
-            del self.kept[key]
+        self.kept = dict(list(self.kept.items())[-KEPT:])
         self.shown_code.value = to_copy(self.code())
 
     def read(self, source):
@@ -180,7 +180,8 @@ class Explorer(w.HBox):
         steps = (options.get("steps", 0) + 1) * (1 if word is not None else 2)
 
         def watch(modality, _, scores):
-            rows[modality].append(scores[0].float())
+            shape = (1, *self.clip.grid) if modality == "image" else (-1,)
+            rows[modality].append(scores[0].float().view(shape))
             if modality == "text":
                 tick(scores)
 
@@ -190,7 +191,7 @@ class Explorer(w.HBox):
             wanted = column.word == panel[1] and rows["image"] and (ended or not rows["text"])
             if wanted and (ended or gone > looked[0] + PAUSE):
                 looked[0], row = gone, rows["image"][: self.step.value + 1][-1]
-                one = Attribution(self.grid(row), None, [[]], Images([image]), [caption], [self.clip.view(image.size)])
+                one = Attribution(row, None, [[]], Images([image]), [caption], [self.clip.view(image.size)])
                 column.picture.value, _ = draw_map(self.clip, one, self.threshold.value)
             if gone > PATIENCE:
                 self.busy.layout.visibility = "visible"
@@ -199,12 +200,8 @@ class Explorer(w.HBox):
 
         with hooked(self.clip.image.norms[-1], tick):
             found = find_map(self.clip, image, method, caption, word, options | ({"watch": watch} if options else {}))
-        maps = [replace(found, image_maps=self.grid(row)) for row in rows["image"]] or [found]
+        maps = [replace(found, image_maps=row) for row in rows["image"]] or [found]
         return [replace(one, text_maps=[row]) for one, row in zip(maps, rows["text"], strict=True)] if rows["text"] else maps
-
-    def grid(self, row):
-        """(n_patches,) -> (1, gh, gw)"""
-        return row.view(1, *self.clip.grid)
 
     def at_step(self, panel):
         """What was found for a panel, after the step that the slider shows."""
@@ -227,7 +224,6 @@ class Explorer(w.HBox):
         self.shown_code.value = to_copy(self.code())
 
     def code(self):
-        """The Python that finds what is seen."""
         return self.wish.code(self.clip.name, self.step.value, self.threshold.value)
 
     def save(self, *_):

@@ -56,7 +56,7 @@ def naive_map(clip, tower, pixels, text, learning, both):
     R = states[0].detach()
     alpha = torch.full_like(R, START, dtype=torch.float32, requires_grad=True)
     adam = torch.optim.Adam([alpha], lr=1.0)
-    draw = noise_source(SEED, own, SAMPLES, [R.shape[1]], R.shape[2])
+    draw = noise_source(SEED, own, torch.ones(R.shape[:2], dtype=torch.bool), R.shape[2], SAMPLES)
     copies = {of: repeat(x, "1 ... -> s ...", s=SAMPLES) for of, x in inputs.items()}
     for _ in range(STEPS):
         noise = draw()[:, 0]
