@@ -1,6 +1,6 @@
 # Two commands do everything: `make figures` and `make test`.  Each makes .venv when there is none.  `make paper` runs the
 # notebooks at the scale of the recorded numbers; `make book` binds those that `make figures` ran.
-#   make figures MODEL=openai/clip-vit-base-patch32 DEVICE=cuda N_PAIRS=500   reaches the notebooks' parameters
+#   make paper MODEL=openai/clip-vit-base-patch32 DEVICE=cuda N_PAIRS=500   reaches the notebooks' parameters
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
