@@ -335,3 +335,12 @@ def test_masked_inputs_run_in_bfloat16_only_where_the_device_has_it(clip, pairs,
         monkeypatch.setattr("m2ib_lite.side.has_bfloat16", lambda device, has=has: has)
         image.keep(torch.ones(1, 49))
     assert kinds == [torch.bfloat16, torch.float32]
+
+
+def test_rise_adds_up_in_float32_whatever_autocast_says(tiny, pairs):
+    plain = ask("rise", tiny, pairs[:1], image_masks=500, text_masks=500)
+    with torch.autocast("cpu", torch.bfloat16):
+        automatic = ask("rise", tiny, pairs[:1], image_masks=500, text_masks=500)
+    for a, b in zip(all_maps(automatic), all_maps(plain), strict=True):
+        assert a.dtype == torch.float32
+        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.999
