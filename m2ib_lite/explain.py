@@ -17,7 +17,7 @@ QUALITIES = {  # Adam's steps, noise samples a step, and whether half of them ar
 
 
 def of_tower(clip, modality, first, layer=None, beta=None, sigma2=None, standardise=None):
-    """The options of one tower, each given as `both` takes it; its layers count from `first`.  -> dict
+    """The options of one tower, each given as `both` takes it; no layer below `first`.  -> dict
     ValueError where a number is not above zero, or the layer is out of range or the last, after which no token meets another."""
     k, given = MODALITIES.index(modality), dict(layer=layer, beta=beta, sigma2=sigma2, standardise=standardise)
     own = {name: both(name, value, clip.defaults[name])[k] for name, value in given.items()}
@@ -82,6 +82,8 @@ def m2ib(clip, modality, quality="published", steps=None, samples=None, antithet
     check_positive(lr=lr, steps=effort["steps"], samples=effort["samples"])
     if effort["antithetic"] and effort["samples"] % 2:
         raise ValueError(f"samples is {effort['samples']}: antithetic noise comes in twos, give an even number")
+    if unknown := sorted(own.keys() - clip.defaults.keys()):
+        raise TypeError(f"M2IB has no option {', '.join(unknown)}: see what explain says of them")
     towers = {name: of_tower(clip, name, -1, **own) for name in asked(modality)}
     layers = [towers[name]["layer"] if name in towers else 0 for name in MODALITIES]
     return partial(information, towers, lr=lr, seed=seed, watch=watch, **effort), layers

@@ -150,15 +150,15 @@ def chance_precision(relevant):
     return float(others + (1 - others) * np.mean(1 / np.arange(1, len(relevant) + 1)))
 
 
-def bootstrap_interval(values):
+def bootstrap_interval(values, most=1.0):
     """(mean, low, high): the mean of one value a pair with its 95% percentile bootstrap interval, of 10,000 resamples; where all
-    values are 0 or all are 1, so that a resample shows no spread, with the exact binomial one."""
+    values are 0 or all are `most`, so that a resample shows no spread, with the exact binomial one."""
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
         raise ValueError("no values to take a mean of: give at least one pair")
     mean = low = high = values.mean()
-    if set(values) in ({0.0}, {1.0}):
-        low, high = stats.binomtest(int(values.sum()), len(values)).proportion_ci()
+    if set(values) in ({0.0}, {most}):
+        low, high = (most * end for end in stats.binomtest(int(values.sum() / most), len(values)).proportion_ci())
     elif len(values) > 1:
         options = dict(n_resamples=10_000, method="percentile", batch=1000, rng=np.random.default_rng(0))
         low, high = stats.bootstrap((values,), np.mean, **options).confidence_interval

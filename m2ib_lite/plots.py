@@ -32,9 +32,9 @@ def method_looks(methods):
     return colours, dict(zip(methods, cycle("osD^v<>PX*h"), strict=False))
 
 
-def error_bar(values):
-    """What seaborn draws around a mean as `errorbar`: the ends of its `metrics.bootstrap_interval`."""
-    return bootstrap_interval(values)[1:]
+def error_bar(values, most=1.0):
+    """For seaborn's `errorbar`: the ends of a mean's 95% interval, as in a Check's table.  most: see metrics.bootstrap_interval"""
+    return bootstrap_interval(values, most)[1:]
 
 
 def own_scale(scores, unit):

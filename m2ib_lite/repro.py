@@ -9,12 +9,14 @@ from IPython.display import Image, display
 
 from . import metrics
 from .models import BUILT_IN, TESTBED
+from .rivals import RIVALS
 
 EXPECTED = TESTBED / "expected"
 MARGIN, FINE, SHOWN = 0.1, 150, 72  # inches around a figure; its dots an inch in the file, and in a notebook
 FEWEST = 10  # pairs, below which no claim is judged
 TUNING_SEED = 0  # of the pictures that the testbed's settings were chosen on, so of none that a notebook reports on
-OURS, AGAINST, TOO_FEW, SIGNIFICANT = "M2IB", ": M2IB against ", "too few pairs", 0.05
+OURS, AGAINST, TOO_FEW, SIGNIFICANT = "M2IB", ": M2IB against ", "too few", 0.05
+MASKS = RIVALS["rise"].published["image_masks"]  # below which RISE does worse than it can, and no claim against it is judged
 
 
 def read(path):
@@ -73,6 +75,7 @@ class Report:
         if parameters.get("SEED") == TUNING_SEED and parameters["MODEL"] in BUILT_IN:
             raise ValueError(f"SEED is {TUNING_SEED}, of the pictures that the settings were chosen on: give another one")
         self.notebook, self.out, self.parameters, self.rows = notebook, Path(out), parameters, []
+        self.masks = parameters.get("RISE_MASKS", MASKS)
         records = read(Path(expected) / f"{notebook}.json")
         record = next((record for record in records if record["parameters"] == parameters), None)
         self.recorded = record["numbers"] if record else {}
@@ -80,12 +83,12 @@ class Report:
         self.full = [] if full is record or full["parameters"]["MODEL"] != parameters["MODEL"] else recorded_rows(full)
         self.note = "" if record else f"no recorded numbers for {parameters}: nothing to compare with"
 
-    def measure(self, name, values, claim="", above=None, *, below=None, tolerance=0.02, fewest=FEWEST):
+    def measure(self, name, values, claim="", above=None, *, below=None, tolerance=0.02, fewest=FEWEST, most=1.0):
         """Add a number: the mean of one value a pair, with its 95% bootstrap interval, to five digits.
         claim: what is said of it, held where the whole interval lies above `above`, or below `below`, lost where it lies on the
         other side, or else open; fewer pairs than `fewest` settle nothing.  tolerance: how far a rerun may leave the recorded mean;
-        its verdict must be the recorded one."""
-        interval, verdict = metrics.bootstrap_interval(values), ""
+        its verdict must be the recorded one.  most: as in metrics.bootstrap_interval."""
+        interval, verdict = metrics.bootstrap_interval(values, most), ""
         if above is not None:
             verdict = judge(*interval[1:], above)
         elif below is not None:
@@ -102,7 +105,7 @@ class Report:
         recorded = {"recorded": known and known["value"], "recorded verdict": known and known["verdict"], "agrees": agrees}
         self.rows.append({**row, **recorded, "tolerance": tolerance})
 
-    def compare(self, table, name, claim, lower=False, tolerance=0.02, pairs=None, shared=0.0, fewest=FEWEST):
+    def compare(self, table, name, claim, lower=False, tolerance=0.02, pairs=None, shared=0.0, fewest=FEWEST, most=1.0):
         """Add each method's mean of one score, and by how much M2IB does better than each rival, with its 95% t interval.
         table: tidy rows of one metric, modality and domain, M2IB's among them.  A mean is of all pairs that the method has, a
         difference of those that M2IB has, too.  lower: whether less of it is better.
@@ -110,14 +113,15 @@ class Report:
         rivals; or else open.  pairs: how many there are, where the rows are of seeds; shared: as in metrics.paired_test."""
         wide = table.pivot(index="pair", columns="method", values="value")[table["method"].unique()]
         for method in wide:
-            self.measure(f"{name}: {method}", wide[method].dropna(), tolerance=tolerance)
+            self.measure(f"{name}: {method}", wide[method].dropna(), tolerance=tolerance, most=most)
         better = {rival: (wide[rival] - wide[OURS]).dropna() * (1 if lower else -1) for rival in wide.columns.drop(OURS)}
         tests = {rival: compared(difference, shared) for rival, difference in better.items()}
         corrected = metrics.holm([p for *_, p in tests.values()])
         for (rival, (*interval, _)), p in zip(tests.items(), corrected, strict=True):
             count = pairs or len(better[rival])
             verdict = "open" if p > SIGNIFICANT else "held" if interval[0] > 0 else "lost"
-            self.add(f"{name}{AGAINST}{rival}", interval, count, claim, TOO_FEW if count < fewest else verdict, tolerance)
+            few = count < fewest or (rival == RIVALS["rise"].title and self.masks < MASKS)
+            self.add(f"{name}{AGAINST}{rival}", interval, count, claim, TOO_FEW if few else verdict, tolerance)
 
     def check(self):
         """Write the numbers beside the figures.  -> DataFrame.  AssertionError where a number left its tolerance, or a verdict is
@@ -133,6 +137,8 @@ class Report:
             raise AssertionError(message)
         if self.note:
             print(self.note)
+        if self.masks < MASKS:
+            print(f"RISE has {self.masks} masks per picture, where its own number is {MASKS}: no claim against it is judged here")
         tests = sum(row["verdict"] != "" for row in self.rows)
         print(f"{tests} tests on this page; those of one claim against several rivals are corrected for their number (Holm)")
         return pd.DataFrame(self.rows).drop(columns=["tolerance", "recorded verdict"]).round(3)

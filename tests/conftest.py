@@ -3,6 +3,7 @@ import os
 import pytest
 import torch
 from families import tiny_clip
+from joblib import cpu_count
 from scenes import scenes
 
 from m2ib_lite import load_model
@@ -12,7 +13,8 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def pytest_xdist_auto_num_workers():
-    return os.cpu_count() + 1  # the longest tests wait for processes that they start
+    """One more than cores: the longest tests wait for processes that they start."""
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", cpu_count() + 1))
 
 
 LONG = ("it_runs_and_writes", "test_cluster", "test_train", "test_wheel", "test_book", "test_explorer")
@@ -46,5 +48,5 @@ def folder(clip, tmp_path):
 
 @pytest.fixture(scope="session")
 def tiny(clip, tmp_path_factory):
-    """That model; a test may leave it in training mode."""
+    """That model; a test may leave it in training mode, or with parameters that take gradients."""
     return load_model(tiny_clip(tmp_path_factory.mktemp("tiny"), clip), device="cpu")

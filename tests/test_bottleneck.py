@@ -7,7 +7,7 @@ from torch.distributions import Normal, kl_divergence
 from m2ib_lite.bottleneck import START, capacity, descend, inject, moments, terms
 
 
-@pytest.mark.parametrize(("hidden", "alpha", "nats"), [(1.0, -40.0, 0.0), (0.0, 40.0, 39.5)])  # -1/2 - log(1 - lam)
+@pytest.mark.parametrize(("hidden", "alpha", "nats"), [(1.0, -40.0, 0.0), (0.0, 40.0, 39.5)])  # the last: -1/2 - log(1 - lam)
 def test_capacity_at_its_ends(hidden, alpha, nats):
     assert capacity(torch.tensor([hidden]), torch.tensor([alpha]), 1.0).item() == pytest.approx(nats, rel=1e-6, abs=1e-12)
 

@@ -148,7 +148,8 @@ def test_all_methods_get_the_settings_the_steps_and_the_seed_that_they_know(clip
     assert published["M2IB"] == {**clip.published, "seed": 7}
     assert medical == {**published, "M2IB": {**clip.published_medical, "seed": 7}}
     assert (published["LeGrad"], published["KernelSHAP"]) == (dict(blocks=2), dict(samples=10, seed=7))
-    assert method_options(clip, "published", 7, masks=9) == published | {"RISE": published["RISE"] | dict(image_masks=9)}
+    for kind, own in (("published", published), ("best", method_options(clip, "best", 7))):
+        assert method_options(clip, kind, 7, masks=9) == own | {"RISE": own["RISE"] | dict(image_masks=9)}
 
 
 def test_maps_that_are_the_truth_find_every_occurrence(pairs, quick, monkeypatch):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from run import defaults, run_notebook
+from run import SCALES, defaults, run_notebook
 
-from m2ib_lite.repro import TUNING_SEED
+from m2ib_lite.repro import MASKS, TUNING_SEED
 
 PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 HEADINGS = ["Question", "Claim", "Parameters", "Setup", "Compute", "Figure", "Check", "Takeaways"]
@@ -44,6 +44,11 @@ def test_parameters_are_upper_case_literals_that_all_share(path):
     assert known["SEED"] != TUNING_SEED
 
 
+@pytest.mark.parametrize("path", [path for path in PATHS if "RISE_MASKS" in defaults(path)], ids=lambda path: path.stem)
+def test_at_full_scale_rise_has_its_own_number_of_masks(path):
+    assert (SCALES["paper"][path.stem]["RISE_MASKS"] == MASKS) == (path.stem != "04_sanity_checks")  # which judges no rival
+
+
 @each
 def test_code_is_short_and_imports_stand_in_setup(path):
     sources = cells(path, "code")
@@ -72,4 +77,8 @@ def test_it_runs_and_writes_its_figure_and_numbers_which_are_the_recorded_ones(p
     report = json.loads((out / f"{path.stem}.json").read_text())
     assert any(row["verdict"] for row in report["rows"])
     assert (report["note"] == "") == (path.stem in RECORDED)
-    assert any(cell.get("outputs") for cell in nbformat.read(out / "notebooks" / path.name, as_version=4).cells)
+    outputs = [
+        output for cell in nbformat.read(out / "notebooks" / path.name, as_version=4).cells for output in cell.get("outputs", [])
+    ]
+    shown = [output for output in outputs if "width" in output.get("metadata", {}).get("image/png", {})]  # by save_figure
+    assert len(shown) == len(list(out.glob(f"{path.stem}*.png")))

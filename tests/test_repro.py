@@ -28,7 +28,7 @@ def test_a_claim_is_held_where_its_whole_interval_lies_above(report):
     for name, shift in (("below", -1), ("around", 0), ("over", 1)):
         report.measure(name, values + shift, "below 0", below=0)
     table = report.check()
-    assert table["verdict"].tolist() == ["held", "open", "", "too few pairs", "held", "lost", "held", "open", "lost"]
+    assert table["verdict"].tolist() == ["held", "open", "", "too few", "held", "lost", "held", "open", "lost"]
     assert table["mean"].iloc[2] == pytest.approx(values.mean(), abs=1e-3)
     assert (table["low"] < table["mean"]).all()
 
@@ -124,11 +124,20 @@ def test_a_difference_of_p_003_is_open_among_three_rivals_and_where_the_seeds_sh
     assert all((row["low"] > 0) == (shared == 0) for row in compared)  # one interval alone is not corrected
 
 
-@pytest.mark.parametrize(("pairs", "of_rival", "held"), [(12, 11, "held"), (1, 1, "too few pairs")])
+@pytest.mark.parametrize(("pairs", "of_rival", "held"), [(12, 11, "held"), (1, 1, "too few")])
 def test_a_rival_is_compared_on_the_pairs_that_it_has_and_one_pair_settles_nothing(report, pairs, of_rival, held):
     report.compare(scores(M2IB=[1.0] * pairs, NIB=[0.0] * of_rival, RISE=[0.0] * pairs), "gain, text, scenes", "gains more")
     assert [row["pairs"] for row in report.rows] == [pairs, of_rival, pairs, of_rival, pairs]
     assert [row["verdict"] for row in report.rows] == ["", "", "", held, held]
+
+
+def test_no_claim_is_judged_against_rise_with_fewer_masks_than_its_own(tmp_path, capsys):
+    for masks, verdict in ((500, "too few"), (2000, "held")):
+        report = Report("01_x", tmp_path / "out", tmp_path, **MODEL, RISE_MASKS=masks)
+        report.compare(scores(M2IB=[1.0] * 12, NIB=[0.0] * 12, RISE=[0.0] * 12), "gain, text, scenes", "gains more")
+        assert [row["verdict"] for row in report.rows[-2:]] == ["held", verdict]
+        report.check()
+        assert ("RISE has 500 masks" in capsys.readouterr().out) == (masks == 500)
 
 
 def test_a_single_claim_shows_its_interval():

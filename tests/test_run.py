@@ -111,7 +111,7 @@ def test_a_run_is_recorded_only_with_the_parameters_of_its_scale(tmp_path, monke
 def test_the_last_screen_sums_up_claims_beside_the_full_scale_in_a_hundred_columns():
     claim = "finds more of what the caption names than the rivals do, in all of the pictures that there are"
     places = [f"({place})" for place in ("image, scenes, best", "text, scenes, best", "text, radiographs, published")]
-    rows = [dict(claim=f"{claim} {place}", verdict=of) for place, of in zip(places, ("held", "open", "too few pairs"), strict=True)]
+    rows = [dict(claim=f"{claim} {place}", verdict=of) for place, of in zip(places, ("held", "open", "too few"), strict=True)]
     full = [dict(row, verdict="lost") for row in rows] + [dict(claim="", verdict="")]
     runs = [dict(notebook="02_x", seconds=7, held=1, lost=0, open=1, recorded="agrees", error="on purpose")]
     lines = last_screen(runs, {"02_x": rows}, {"02_x": full, "03_y": full}).splitlines()

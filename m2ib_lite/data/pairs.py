@@ -42,11 +42,11 @@ class Pair:
 
     def region(self, named=True, masks=False):
         """The pixels inside any box, or mask, that the caption names (or that it does not).  -> (H, W) bool"""
-        inside = np.zeros((self.image.height, self.image.width), bool)
+        found = np.zeros((self.image.height, self.image.width), bool)
         for box in self.boxes:
             if box.named == named:
-                inside |= box.mask if masks else box.rectangle(inside.shape)
-        return inside
+                found |= box.mask if masks else box.rectangle(found.shape)
+        return found
 
     def words(self):
         """The caption's words that stand for something in the picture, as a set."""

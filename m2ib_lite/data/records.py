@@ -17,7 +17,9 @@ OTHERS = {"image": ("file_name", "jpg", "jpeg", "png", "webp"), "caption": ("tex
 PROBLEM, DRAWN_IN = ("problem",), ("width", "height")  # columns of our own, which no table has: their names are no text
 ADDRESSES = ("http://", "https://")
 FETCH = "fetch them (see docs/data.md) with `img2dataset --url_list {} --url_col {} --caption_col {} ...`, then give their folder"
-FORM = "give a JSON list of objects: label, x, y, w, h in pixels, w and h above zero, perhaps named, a bool, and a caption's word"
+FORM = (
+    "give a JSON list of objects with label, x, y, w, h in pixels, w and h above zero, perhaps named, a bool, and a caption's word"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,8 @@ def attribute_all(clip, pairs, folder, options, slow=None):
 
 
 def method_options(clip, settings, seed, medical=False, masks=None, **ours):
-    """{name: options} for METHODS: the seed for those that draw numbers, masks for RISE's of each image in place of its own number,
-    and M2IB's own.
+    """{name: options} for METHODS: the seed for those that draw numbers, masks, how many RISE takes of each image unless its own
+    number, and M2IB's own.
 
     settings: "published", where `medical` takes those of the paper's chest X-rays for M2IB, or "best": the model's own, chosen for
     each method by the same rule; for a model that has none these are the published ones."""
@@ -91,5 +91,5 @@ def method_options(clip, settings, seed, medical=False, masks=None, **ours):
         published = {"M2IB": clip.published_medical if medical else clip.published}
         options = {name: (published.get(name) or METHODS[name].published) | own for name, own in options.items()}
     options["M2IB"] |= ours
-    options["RISE"] |= dict(image_masks=masks) if masks else {}
+    options["RISE"] |= {} if masks is None else dict(image_masks=masks)
     return options

@@ -56,7 +56,7 @@ def masked_mean(one, count, p, cells, seed):
         if one.is_image:
             mask = enlarge(mask, torch.rand(len(mask), 2, **draw), one.inputs.shape[-2:])
         share = F.adaptive_avg_pool2d(mask, one.clip.grid).flatten(1) if one.is_image else mask  # (N, n)
-        weighed = one.keep(mask)[:, None] * share  # and their sum, not @, which autocast would round
+        weighed = one.keep(mask)[:, None] * share  # and summed below: autocast would round a @
         total, weight = total + weighed.sum(dim=0), weight + share.sum(dim=0)
     return total / weight.clamp(min=1e-6)
 

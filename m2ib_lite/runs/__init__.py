@@ -41,7 +41,7 @@ def evaluate_data(
 
     model, tokenizer, device, dtype: as load_model; data, count, seed (of the noise too), root: as load_pairs; ours: as explain.
     ray: "local", or the address of a Ray cluster that reads model and data by the same paths; workers: there, unless one a GPU.
-    ValueError for a bad option, or a run in `out` that is at work or of something else; OSError for a full disk.  -> `summarise`
+    ValueError for a bad option, or a run in `out` at work or begun with others; OSError for a full disk.  -> `summarise`
     """
     check_positive(batch_size=batch_size, shard=shard, workers=workers or 1)
     if workers and not ray:
