@@ -152,12 +152,12 @@ def chance_precision(relevant):
 
 def bootstrap_interval(values, most=1.0):
     """(mean, low, high): the mean of one value a pair with its 95% percentile bootstrap interval, of 10,000 resamples; where all
-    values are 0 or all are `most`, so that a resample shows no spread, with the exact binomial one."""
+    values are 0 or all are `most`, so that a resample shows no spread, with the exact binomial one.  most=0: they are no shares."""
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
         raise ValueError("no values to take a mean of: give at least one pair")
     mean = low = high = values.mean()
-    if set(values) in ({0.0}, {most}):
+    if most and set(values) in ({0.0}, {most}):
         low, high = (most * end for end in stats.binomtest(int(values.sum() / most), len(values)).proportion_ci())
     elif len(values) > 1:
         options = dict(n_resamples=10_000, method="percentile", batch=1000, rng=np.random.default_rng(0))
