@@ -16,6 +16,7 @@ from m2ib_lite.attribution import Attribution
 from m2ib_lite.audit_page import marked, write_audit
 from m2ib_lite.data import Images, Pair, load_pairs
 from m2ib_lite.evaluate import METHODS, Audit, audit, effects, judge_audit, on_patches, on_phrase, paint, take_out
+from m2ib_lite.evaluate.suspects import fall
 from m2ib_lite.word_maps import WordMaps
 
 CAPTIONS = ["a cat on the grass", "a dog on the grass"] * 12
@@ -261,6 +262,11 @@ def test_a_penguin_stands_on_snow_and_the_same_scene_has_another_ground():
 
 
 @pytest.mark.filterwarnings("ignore:caption")  # "<b>" is no word of the testbed's
+def test_a_fall_is_two_means_and_the_interval_of_their_difference():
+    falls, elsewhere, low, high = fall(np.array([[0.3, 0.1], [0.5, 0.2], [0.4, 0.0]]))
+    assert (falls, elsewhere, (low + high) / 2) == pytest.approx((0.4, 0.1, 0.3))
+
+
 def test_the_page_holds_its_pictures_and_writes_captions_as_text(clip, tmp_path):
     captions = [caption.replace("grass", "<b>grass</b>") for caption in CAPTIONS]
     image_maps = torch.zeros(24, 49)
