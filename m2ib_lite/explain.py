@@ -83,7 +83,7 @@ def m2ib(clip, modality, quality="published", steps=None, samples=None, antithet
     if effort["antithetic"] and effort["samples"] % 2:
         raise ValueError(f"samples is {effort['samples']}: antithetic noise comes in twos, give an even number")
     if unknown := sorted(own.keys() - clip.defaults.keys()):
-        raise TypeError(f"M2IB has no option {', '.join(unknown)}: see what explain says of them")
+        raise TypeError(f"M2IB has no option {', '.join(unknown)}: help(explain) lists them")
     towers = {name: of_tower(clip, name, -1, **own) for name in asked(modality)}
     layers = [towers[name]["layer"] if name in towers else 0 for name in MODALITIES]
     return partial(information, towers, lr=lr, seed=seed, watch=watch, **effort), layers

@@ -152,7 +152,7 @@ def chance_precision(relevant):
 
 def bootstrap_interval(values, most=1.0):
     """(mean, low, high): the mean of one value a pair with its 95% percentile bootstrap interval, of 10,000 resamples; where all
-    values are 0 or all are `most`, so that a resample shows no spread, with the exact binomial one.  most=0: they are no shares."""
+    values are 0 or all are `most`, so that a resample shows no spread, with the exact binomial one.  most=0: for no shares."""
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
         raise ValueError("no values to take a mean of: give at least one pair")

@@ -265,6 +265,8 @@ def test_antithetic_noise_comes_in_twos_of_opposite_sign(clip, pairs):
     assert torch.equal(twice[:2], plain)
     assert torch.equal(twice[2:], -plain)
     assert not torch.allclose(ask(clip, pairs[:1]).image_maps, ask(clip, pairs[:1], antithetic=True).image_maps)
+    with pytest.raises(TypeError, match="M2IB has no option betta, first: help"):
+        ask(clip, pairs[:1], betta=1, first=0)
     with pytest.raises(ValueError, match="samples is 3: antithetic noise comes in twos"):
         ask(clip, pairs[:1], samples=3, antithetic=True)
 

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import re
+import runpy
+import sys
 from collections import defaultdict
 from itertools import combinations
 
+import draw
 import numpy as np
 import pandas as pd
 import pytest
 from backgrounds import PLACES
 from chest import Chest
 from draw import KINDS
-from draw import main as draw
 from radiographs import COMBINATIONS, _generator, one_of_each, radiograph, radiographs
 from scenes import _phrase, distinct_scenes, held_out, kinds, scene, scenes
 from tune import TRIES, choose
@@ -61,8 +63,10 @@ def test_the_shipped_pictures_are_those_that_are_drawn_with_seed_1(name):
 
 
 @pytest.mark.parametrize(("name", "generator"), [("scenes", scenes), ("radiographs", radiographs)])
-def test_draw_makes_a_folder_that_load_pairs_reads(tmp_path, name, generator):
-    draw([name, "--seed", "7", "--count", "3", "--out", str(tmp_path / "new" / "folder")])
+def test_draw_makes_a_folder_that_load_pairs_reads(tmp_path, monkeypatch, name, generator):
+    arguments = [name, "--seed", "7", "--count", "3", "--out", str(tmp_path / "new" / "folder")]
+    monkeypatch.setattr(sys, "argv", ["draw.py", *arguments])
+    runpy.run_path(draw.__file__, run_name="__main__")
     assert_same(load_pairs(tmp_path / "new" / "folder"), generator(3, seed=7))
 
 

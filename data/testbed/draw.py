@@ -65,13 +65,13 @@ def draw(pairs, folder):
     (folder / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def main(argv=None):
+def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=list(KINDS), help="retrieval: scenes whose captions name every object, no two alike")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--count", type=int, help="as many as are shipped unless told")
     parser.add_argument("--out", type=Path, help="data/KIND unless told")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     make, shipped = KINDS[args.kind]
     draw(make(args.count or shipped, seed=args.seed), args.out or DATA / args.kind)
 

@@ -109,7 +109,7 @@ def confidence(clip, attribution, pairs, batch_size=32):
             pixels, words = image.inputs, text.inputs
             kept, blurred = keep_pixels(pixels, unit.image_maps[chunk]), blur(pixels, sigma=pixels.shape[-1] / clip.grid[1])
             rows += judged(image, ids[chunk], attribution.image_maps[chunk].flatten(1), kept, 0 * pixels, blurred)
-            if attribution.text_maps is not None:  # as LeGrad's are
+            if attribution.text_maps is not None:  # LeGrad has none
                 scores, blanks = spread(attribution.text_maps[chunk], text.content), words.masked_fill(text.content, clip.blank)
                 rows += judged(text, ids[chunk], scores, keep_words(words, scores, clip.blank), blanks, blanks)
     return tidy(rows, attribution.method)
