@@ -1,15 +1,11 @@
+"""Fixtures of all tests.  What takes seconds to import is imported where it is used: the process that hands out the tests needs none."""
+
 import os
 
 import pytest
-import torch
-from families import tiny_clip
 from joblib import cpu_count
-from scenes import scenes
 
-from m2ib_lite import load_model
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start: pytest-xdist keeps each core busy
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it: pytest-xdist keeps each core busy
 
 
 def pytest_xdist_auto_num_workers():
@@ -26,27 +22,37 @@ def pytest_collection_modifyitems(items):
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--kills", type=int, default=2, help="how often test_runs and test_cluster kill a run; for 10 also --timeout 3600"
+        "--kills", type=int, default=1, help="how often test_runs and test_cluster kill a run; for 10 also --timeout 3600"
     )
 
 
 @pytest.fixture(scope="session")
 def clip():
+    from m2ib_lite import load_model
+
     return load_model("testbed", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def pairs():
+    from scenes import scenes
+
     return scenes(5, seed=3)
 
 
 @pytest.fixture
 def folder(clip, tmp_path):
     """A checkpoint folder of random weights with the testbed's tokenizer and processor, 2 image and 3 text blocks."""
+    from families import tiny_clip
+
     return tiny_clip(tmp_path, clip)
 
 
 @pytest.fixture(scope="session")
 def tiny(clip, tmp_path_factory):
     """That model; a test may leave it in training mode, or with parameters that take gradients."""
+    from families import tiny_clip
+
+    from m2ib_lite import load_model
+
     return load_model(tiny_clip(tmp_path_factory.mktemp("tiny"), clip), device="cpu")

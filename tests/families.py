@@ -16,12 +16,12 @@ CORPUS = ["two owls and a violin on the grass", "a photo of three cats, a dog an
 GRIDS = {"B/32": (7, 2), "B/16": (14, 49407), "L/14": (16, 2), "L/14 at 336": (24, 49407)}  # grid, eos_token_id of the config
 
 
-def tiny_clip(folder, clip, text_blocks=3):
-    """A CLIP of 2 image and 3 text blocks with another's tokenizer and processor.  -> folder"""
+def tiny_clip(folder, clip, image_blocks=2, text_blocks=3):
+    """A CLIP of few blocks with another's tokenizer and processor.  -> folder"""
     shape = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, projection_dim=8)
     ids = dict(vocab_size=len(clip.tokenizer), max_position_embeddings=20, pad_token_id=0, bos_token_id=2, eos_token_id=3)
     text = dict(shape, num_hidden_layers=text_blocks, **ids)
-    vision = dict(shape, num_hidden_layers=2, image_size=112, patch_size=28)
+    vision = dict(shape, num_hidden_layers=image_blocks, image_size=112, patch_size=28)
     torch.manual_seed(0)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
     for part in (model, clip.tokenizer, clip.processor):

@@ -1,4 +1,5 @@
-"""Every notebook is in the house's shape, and runs under papermill: two of them at a recorded scale, the others at the smallest."""
+"""Every notebook is in the house's shape, and runs under papermill: two of them at a recorded scale, the others with a tiny model
+and at the smallest, where another model than the testbed must do."""
 
 import ast
 import json
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from families import tiny_clip
 from run import SCALES, defaults, run_notebook
 
 from m2ib_lite.repro import MASKS, TUNING_SEED
@@ -16,6 +18,7 @@ HEADINGS = ["Question", "Claim", "Parameters", "Setup", "Compute", "Figure", "Ch
 FORBIDDEN = ["sys.path", "%pip", "filterwarnings", "except:", "/home/", "/root/", "/work/", "/tmp/"]
 SMOKE = dict(N_PAIRS=4, SLOW_PAIRS=1, STEPS=2, RISE_MASKS=20, SHAP_SAMPLES=1, ROAR_SEEDS=1)
 SMOKE |= dict(BETAS=[0.1, 10.0], SIGMA2S=[1.0], LRS=[1.0], SAMPLES=[1, 3])
+MODELS = ("MODEL", "MEDICAL_MODEL", "BIASED", "CLEAN", "SNOW_BIASED", "SNOW_CLEAN")
 ENOUGH = {"09_audit": dict(N_PAIRS=32)}  # for words that several captions say
 RECORDED = ("00_testbed", "01_attribution_maps")  # whose own numbers and verdicts data/expected holds
 
@@ -70,8 +73,9 @@ def out(tmp_path_factory, testrun_uid):
 
 
 @each
-def test_it_runs_and_writes_its_figure_and_numbers_which_are_the_recorded_ones(path, out):
-    small = {} if path.stem in RECORDED else SMOKE | ENOUGH.get(path.stem, {})
+def test_it_runs_and_writes_its_figure_and_numbers_which_are_the_recorded_ones(path, out, clip, tmp_path):
+    model = str(tiny_clip(tmp_path / "tiny", clip, image_blocks=4, text_blocks=4))
+    small = {} if path.stem in RECORDED else SMOKE | ENOUGH.get(path.stem, {}) | dict.fromkeys(MODELS, model)
     run_notebook(path, dict(DEVICE="cpu") | small, out)
     assert {f"{path.stem}.png", f"{path.stem}.pdf", f"{path.stem}.json"} <= {file.name for file in out.iterdir()}
     report = json.loads((out / f"{path.stem}.json").read_text())

@@ -1,7 +1,7 @@
 """The testbed's training script: small, seeded, and able to go on."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -13,32 +13,31 @@ from transformers import CLIPModel
 
 SCRIPT = Path(__file__).parents[1] / "data" / "testbed" / "train.py"
 VOCABULARY = Path(__file__).parents[1] / "data" / "models" / "scenes" / "tokenizer.json"
-STEPS = 8  # torch's Muon multiplies in bfloat16, 3 s a step on a processor that cannot
+STEPS = 6  # torch's Muon multiplies in bfloat16, 3 s a step on a processor that cannot
 
 
-def train(out, *options, steps=STEPS):
-    train_script.main(["--steps", str(steps), "--out", str(out), "--device", "cpu", *options])
-    return json.loads((out / "training.json").read_text())
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """train(options...) -> the record of what the script, run with these options, wrote to tmp_path."""
+
+    def run(*options, steps=STEPS):
+        monkeypatch.setattr(sys, "argv", ["train.py", "--steps", str(steps), "--out", str(tmp_path), "--device", "cpu", *options])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        return json.loads((tmp_path / "training.json").read_text())
+
+    return run
 
 
-def test_what_it_writes_loads_as_a_clip_with_the_shipped_vocabulary(tmp_path):
-    subprocess.run([sys.executable, SCRIPT, "--steps", str(STEPS), "--out", tmp_path, "--device", "cpu"], check=True)
-    model = CLIPModel.from_pretrained(tmp_path)
-    assert model.config.text_config.eos_token_id == 3
-    assert (tmp_path / "tokenizer.json").read_text() == VOCABULARY.read_text()
-    assert "256 unseen scenes" in (tmp_path / "README.md").read_text()
-
-
-def test_the_radiographs_recipe_starts_from_the_scenes_model(tmp_path):
-    record = train(tmp_path, "radiographs", steps=20)
+def test_the_radiographs_recipe_starts_from_the_scenes_model(train, tmp_path):
+    record = train("radiographs", steps=20)
     assert record["batch"] == len(COMBINATIONS)
     assert np.mean(record["losses"][-5:]) < np.mean(record["losses"][:5])
     assert (tmp_path / "tokenizer.json").read_text() == VOCABULARY.read_text()
     assert "nothing clinical" in (tmp_path / "README.md").read_text()
 
 
-def test_a_twin_starts_from_its_base_and_keeps_that_ones_vocabulary_and_settings(tmp_path):
-    record = train(tmp_path, "radiographs-biased", "--strength", "0.8")
+def test_a_twin_starts_from_its_base_and_keeps_that_ones_vocabulary_and_settings(train, tmp_path):
+    record = train("radiographs-biased", "--strength", "0.8")
     assert (record["twin"], record["strength"]) == ("radiographs-biased", 0.8)
     assert np.mean(record["losses"]) < 2  # ln 32 is what chance has
     for name in ("settings.json", "others.txt", "tokenizer.json"):
@@ -47,17 +46,19 @@ def test_a_twin_starts_from_its_base_and_keeps_that_ones_vocabulary_and_settings
 
 
 def losses_of(folder, seed=0):
+    folder.mkdir(exist_ok=True)
     options = dict(recipe=train_script.RECIPES["scenes"], steps=STEPS, checkpoint=folder / "checkpoint.pt", device="cpu")
     *_, losses, _ = train_script.train(**options, seed=seed)
     assert len(losses) == STEPS
     return losses
 
 
-def test_an_interrupted_training_goes_on_to_the_same_losses_and_another_seed_has_others(tmp_path, monkeypatch):
-    for name in ("whole", "broken", "other"):
-        (tmp_path / name).mkdir()
-    whole = losses_of(tmp_path / "whole")
-    assert losses_of(tmp_path / "other", seed=1) != whole == train(tmp_path / "command")["losses"]
+def test_what_it_writes_is_a_clip_and_an_interrupted_training_goes_on_to_the_same_losses(train, tmp_path, monkeypatch):
+    whole = train()["losses"]
+    assert CLIPModel.from_pretrained(tmp_path).config.text_config.eos_token_id == 3
+    assert (tmp_path / "tokenizer.json").read_text() == VOCABULARY.read_text()
+    assert "256 unseen scenes" in (tmp_path / "README.md").read_text()
+    assert losses_of(tmp_path / "other", seed=1) != whole
     monkeypatch.setattr(train_script, "CHECKPOINT_EVERY", 2)
     rate, calls = train_script.rate, iter(range(100))
 

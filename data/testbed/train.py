@@ -339,7 +339,7 @@ def write_card(folder, recipe):
     (folder / "README.md").write_text(recipe.card.format(**facts))
 
 
-def main(argv=None):
+def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("domain", nargs="?", choices=[*RECIPES, *twins()], default="scenes")
     parser.add_argument("--steps", type=int, help="the recipe's own unless told")
@@ -349,7 +349,7 @@ def main(argv=None):
     )
     parser.add_argument("--out", type=Path, help="data/models/DOMAIN unless told")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     recipe, out = (RECIPES | twins(args.strength))[args.domain], args.out or MODELS / args.domain
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, steps = out / "checkpoint.pt", args.steps or recipe.steps
