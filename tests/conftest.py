@@ -1,4 +1,4 @@
-"""Fixtures of all tests.  What takes seconds to import is imported where it is used: the process that hands out the tests needs none."""
+"""Fixtures of all tests.  What takes seconds to import is imported where it is used: who hands out the tests needs none of it."""
 
 import os
 
