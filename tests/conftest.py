@@ -1,6 +1,8 @@
 """Fixtures of all tests.  What takes seconds to import is imported where it is used: who hands out the tests needs none of it."""
 
 import os
+import runpy
+import sys
 
 import pytest
 from joblib import cpu_count
@@ -22,7 +24,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--kills", type=int, default=1, help="how often test_runs and test_cluster kill a run; for 10 also --timeout 3600"
+        "--kills", type=int, default=2, help="how often test_runs and test_cluster kill a run; for 10 also --timeout 3600"
     )
 
 
@@ -38,6 +40,17 @@ def pairs():
     from scenes import scenes
 
     return scenes(5, seed=3)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """script(path, options...) runs a script in this process, as a shell would with these options."""
+
+    def run(path, *options):
+        monkeypatch.setattr(sys, "argv", [str(path), *options])
+        runpy.run_path(str(path), run_name="__main__")
+
+    return run
 
 
 @pytest.fixture

@@ -261,12 +261,12 @@ def test_a_penguin_stands_on_snow_and_the_same_scene_has_another_ground():
             assert np.abs(np.asarray(pair.image, int) - np.asarray(other.image))[box.mask].mean() < 40  # half clear at its edge
 
 
-@pytest.mark.filterwarnings("ignore:caption")  # "<b>" is no word of the testbed's
 def test_a_fall_is_two_means_and_the_interval_of_their_difference():
     falls, elsewhere, low, high = fall(np.array([[0.3, 0.1], [0.5, 0.2], [0.4, 0.0]]))
     assert (falls, elsewhere, (low + high) / 2) == pytest.approx((0.4, 0.1, 0.3))
 
 
+@pytest.mark.filterwarnings("ignore:caption")  # "<b>" is no word of the testbed's
 def test_the_page_holds_its_pictures_and_writes_captions_as_text(clip, tmp_path):
     captions = [caption.replace("grass", "<b>grass</b>") for caption in CAPTIONS]
     image_maps = torch.zeros(24, 49)

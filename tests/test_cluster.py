@@ -34,7 +34,7 @@ def victim(driver, turn):
     return None
 
 
-def test_a_cluster_whose_processes_are_killed_and_one_process_after_it_end_with_the_files_of_one_process(tmp_path, request):
+def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process(tmp_path, request):
     kills, rng = request.config.getoption("--kills"), np.random.default_rng(0)
     whole, broken, left, log = tmp_path / "whole", tmp_path / "broken", [], tmp_path / "log"
     shards = 4 + kills
@@ -54,7 +54,7 @@ def test_a_cluster_whose_processes_are_killed_and_one_process_after_it_end_with_
     print(f"\nkilled, with so many of {shards} shards there: {left}")
     assert len(left) > kills / 2, log.read_text()
     assert kills % 2 == 0 or driver.wait() == 0
-    main([*run, str(broken)])
+    main([*command[3:], "--workers", "1"])  # the last word counts
     assert_frame_equal(*(pd.read_parquet(out / "scores") for out in (whole, broken)), check_exact=True)
     for name in ("summary.csv", "manifest.json"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()

@@ -1,5 +1,5 @@
-"""Every notebook is in the house's shape, and runs under papermill: two of them at a recorded scale, the others with a tiny model
-and at the smallest, where another model than the testbed must do."""
+"""Every notebook is in the house's shape, and runs under papermill: two of them at a recorded scale, the others at the smallest,
+with a tiny model whose numbers mean nothing."""
 
 import ast
 import json

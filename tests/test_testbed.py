@@ -3,8 +3,6 @@
 import hashlib
 import json
 import re
-import runpy
-import sys
 from collections import defaultdict
 from itertools import combinations
 
@@ -63,10 +61,8 @@ def test_the_shipped_pictures_are_those_that_are_drawn_with_seed_1(name):
 
 
 @pytest.mark.parametrize(("name", "generator"), [("scenes", scenes), ("radiographs", radiographs)])
-def test_draw_makes_a_folder_that_load_pairs_reads(tmp_path, monkeypatch, name, generator):
-    arguments = [name, "--seed", "7", "--count", "3", "--out", str(tmp_path / "new" / "folder")]
-    monkeypatch.setattr(sys, "argv", ["draw.py", *arguments])
-    runpy.run_path(draw.__file__, run_name="__main__")
+def test_draw_makes_a_folder_that_load_pairs_reads(tmp_path, script, name, generator):
+    script(draw.__file__, name, "--seed", "7", "--count", "3", "--out", str(tmp_path / "new" / "folder"))
     assert_same(load_pairs(tmp_path / "new" / "folder"), generator(3, seed=7))
 
 

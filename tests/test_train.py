@@ -1,8 +1,6 @@
 """The testbed's training script: small, seeded, and able to go on."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +9,16 @@ import train as train_script
 from radiographs import COMBINATIONS
 from transformers import CLIPModel
 
-SCRIPT = Path(__file__).parents[1] / "data" / "testbed" / "train.py"
 VOCABULARY = Path(__file__).parents[1] / "data" / "models" / "scenes" / "tokenizer.json"
 STEPS = 6  # torch's Muon multiplies in bfloat16, 3 s a step on a processor that cannot
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch):
+def train(script, tmp_path):
     """train(options...) -> the record of what the script, run with these options, wrote to tmp_path."""
 
     def run(*options, steps=STEPS):
-        monkeypatch.setattr(sys, "argv", ["train.py", "--steps", str(steps), "--out", str(tmp_path), "--device", "cpu", *options])
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+        script(train_script.__file__, "--steps", str(steps), "--out", str(tmp_path), "--device", "cpu", *options)
         return json.loads((tmp_path / "training.json").read_text())
 
     return run

@@ -237,4 +237,4 @@ def fall(both):
     """Two means, and the 95% interval of their difference; NaN where there are too few.  (n, 2) -> four numbers"""
     difference = both[:, 0] - both[:, 1]
     interval = t_interval(difference.mean(), difference.std(ddof=1), len(both)) if len(both) > 1 else (np.nan, np.nan)
-    return [*both.mean(axis=0), *interval] if len(both) else [np.nan] * 4  # it is all of each caption
+    return [*both.mean(axis=0), *interval] if len(both) else [np.nan] * 4  # no pair has anything beside the suspect
