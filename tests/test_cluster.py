@@ -25,11 +25,12 @@ def workers_of(driver):
 
 
 def victim(driver, turn):
-    """A process to kill: a worker that has begun, or in every second turn the driver.  None where there is none any more."""
+    """A process to kill: in the first turn and every second after it the driver, in the others a worker, once workers have begun.
+    None where there is none any more."""
     while driver.poll() is None:
         workers = workers_of(driver.pid)
         if workers:
-            return driver.pid if turn % 2 else workers[turn // 2 % len(workers)].pid
+            return workers[turn // 2 % len(workers)].pid if turn % 2 else driver.pid
         time.sleep(0.01)
     return None
 
@@ -42,19 +43,19 @@ def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process
     main([*run, str(whole)])
     command = [sys.executable, "-m", "m2ib_lite", *run, str(broken), "--ray", "local", "--workers", "2"]
     for turn in range(kills):
-        if turn % 2 == 0:
+        if turn == 0 or turn % 2:
             driver = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT)
         process = victim(driver, turn)
         time.sleep(rng.uniform(0, 3))  # a worker loads the model for seconds, and a pair takes half of one
         if process and driver.poll() is None and psutil.pid_exists(process):
             os.kill(process, signal.SIGKILL)
-            left.append((("worker", "driver")[turn % 2], len(list(broken.glob("scores/*.parquet")))))
-        if turn % 2:
+            left.append((("driver", "worker")[turn % 2], len(list(broken.glob("scores/*.parquet")))))
+        if turn % 2 == 0:
             driver.wait()
     print(f"\nkilled, with so many of {shards} shards there: {left}")
     assert len(left) > kills / 2, log.read_text()
-    assert kills % 2 == 0 or driver.wait() == 0
-    main([*command[3:], "--workers", "1"])  # the last word counts
+    assert kills % 2 or driver.wait() == 0  # the others finish the work of a killed worker
+    main([*run, str(broken)])
     assert_frame_equal(*(pd.read_parquet(out / "scores") for out in (whole, broken)), check_exact=True)
     for name in ("summary.csv", "manifest.json"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
