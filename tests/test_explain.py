@@ -10,7 +10,7 @@ from PIL import Image
 
 from m2ib_lite import explain, load_model
 from m2ib_lite.bottleneck import capacity, inject
-from m2ib_lite.explain import noise_source
+from m2ib_lite.explain import QUALITIES, noise_source
 from m2ib_lite.hooks import capture, replace
 from m2ib_lite.rivals import RIVALS
 
@@ -272,6 +272,7 @@ def test_antithetic_noise_comes_in_twos_of_opposite_sign(clip, pairs):
 
 
 def test_a_quality_is_its_steps_samples_and_noise_and_what_is_given_replaces_them(clip, pairs):
+    assert QUALITIES["published"] == dict(steps=10, samples=10, antithetic=False)  # the paper's
     fast = ask(clip, pairs[:2], steps=None, samples=None, quality="fast")
     given = ask(clip, pairs[:2], steps=10, samples=4, antithetic=True)
     shorter = ask(clip, pairs[:2], steps=3, samples=None, quality="fast")
