@@ -42,6 +42,7 @@ SCALES = {  # what each asks of a notebook beside its own parameters
 }
 NUMBERED = "[0-9][0-9]_*.ipynb"
 RUNS = "runs.json"  # the seconds of each notebook in the last run
+FORKED = dict(kernel_manager_class="kernel.ForkedKernel") if sys.platform == "linux" else {}  # no fork is safe on a Mac
 AT_ONCE = 2  # one notebook on two cores leaves a third of them idle
 PICTURE = (1400, 2400)  # pixels at most of a figure that README and docs/ show
 KEPT = ("low", "high", "tolerance", "pairs", "claim", "verdict")  # of a number, beside its value
@@ -79,24 +80,25 @@ def parse(settings, known):
     return chosen
 
 
-def run_notebook(path, parameters, out, ran=None):
+def run_notebook(path, parameters, out, ran=None, kernel=FORKED):
     """Run one notebook in this process's folder, with those of the parameters that it has; its figures and numbers go to `out`,
-    the executed notebook to out/notebooks.  ran: called after each cell, with its number.  Raises what the notebook raised."""
+    the executed notebook to out/notebooks.  ran: called after each cell, with its number.  kernel: FORKED, or {} for a new Python.
+    Raises what the notebook raised."""
     known, executed = defaults(path), Path(out) / "notebooks" / path.name
     chosen = {name: value for name, value in parameters.items() if name in known} | {"OUT": str(Path(out).resolve())}
     executed.parent.mkdir(parents=True, exist_ok=True)
     options = dict(on_cell_executed=ran and (lambda cell_index, **_: ran(cell_index)), progress_bar=False, kernel_name="python3")
     with TemporaryDirectory(prefix="m2ib-") as own:  # kernels that start together would take the same files
         files = dict(transport="ipc", connection_file=f"{own}/kernel.json")  # over TCP ipykernel warns of plain text
-        papermill.execute_notebook(path, executed, chosen, config=Config(KernelManager=files), **options)
+        papermill.execute_notebook(path, executed, chosen, config=Config(KernelManager=files), **kernel, **options)
 
 
-def one_run(path, parameters, out, known, bar):
+def one_run(path, parameters, out, known, bar, kernel):
     """Run one notebook whatever happens in it, and move the bar on by the known seconds of each cell.
     -> its row of the last table: seconds, claims, whether numbers agree, error"""
     start, error = time.time(), ""
     try:
-        run_notebook(path, parameters, out, lambda cell: bar.update(known[cell]))
+        run_notebook(path, parameters, out, lambda cell: bar.update(known[cell]), kernel)
     except Exception as failure:  # the others go on
         error = (str(failure).strip() or repr(failure)).splitlines()[-1]
     report = read(out / f"{path.stem}.json") or dict(rows=[], note="the notebook did not come to its Check")
@@ -117,11 +119,12 @@ def known_seconds(path, scale, kept):
 def side_by_side(paths, scale, parameters, out, kept):
     """one_run of each notebook, the longest first, AT_ONCE at a time, under one bar of minutes.  An interrupt ends all."""
     known = {path: known_seconds(path, scale, kept) for path in paths}
+    kernel = FORKED if len(paths) > AT_ONCE else {}  # which pays from the second notebook of a process on
     threads = os.environ.get("OMP_NUM_THREADS")  # joblib shares the cores, unless the user has said otherwise
     with BaseManager() as shared, parallel_config("loky", inner_max_num_threads=threads and int(threads)):
         bar = shared.tqdm(total=sum(map(sum, known.values())), bar_format=BAR, smoothing=0)
         runs = Parallel(AT_ONCE)(
-            delayed(one_run)(path, SCALES[scale].get(path.stem, {}) | parameters, out, known[path], bar)
+            delayed(one_run)(path, SCALES[scale].get(path.stem, {}) | parameters, out, known[path], bar, kernel)
             for path in sorted(paths, key=lambda path: sum(known[path]), reverse=True)
         )
         bar.close()

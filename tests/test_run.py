@@ -11,9 +11,10 @@ import nbformat
 import pytest
 from joblib import cpu_count
 from joblib.externals.loky import get_reusable_executor
+from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_notebook
 from results import END, START, last_screen, side_by_side
-from run import SCALES, figures, known_seconds, parse, record
+from run import FORKED, SCALES, figures, known_seconds, parse, record, run_notebook
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,6 +72,31 @@ def test_a_notebook_that_fails_does_not_stop_the_others(tmp_path, capsys):
         figures([], folder=folder, out=out)
     with pytest.raises(ValueError, match="run this in a clone"):
         figures([], folder=tmp_path)
+
+
+LOOK = """import os, sys
+imported = "m2ib_lite.repro" in sys.modules
+import torch
+import matplotlib.pyplot as plt
+print(os.getpid(), imported, hasattr(torch, "mark"), plt.plot([1])[0].get_marker())
+torch.mark = True"""
+
+
+def test_a_notebook_leaves_nothing_to_the_next_and_one_whose_kernel_dies_does_not_hang(tmp_path):
+    write(tmp_path, "00_x", 'OUT = ""', LOOK)
+    kernels = set()
+    for _ in range(2):
+        run_notebook(tmp_path / "00_x.ipynb", {}, tmp_path / "out")
+        printed, picture = nbformat.read(tmp_path / "out/notebooks/00_x.ipynb", as_version=4).cells[-1].outputs
+        kernel, *rest = printed.text.split()
+        assert rest == [str(bool(FORKED)), "False", "None"]  # on Linux the imports are there before the first cell
+        assert "image/png" in picture.data  # drawn at the end of the cell, as in Jupyter
+        assert not Path("/proc", kernel).exists()
+        kernels.add(kernel)
+    assert len(kernels) == 2
+    write(tmp_path, "01_dies", 'OUT = ""', "import os", "os._exit(1)")
+    with pytest.raises(DeadKernelError):
+        run_notebook(tmp_path / "01_dies.ipynb", {}, tmp_path / "out")
 
 
 def test_a_run_is_recorded_only_with_the_parameters_of_its_scale(tmp_path, monkeypatch):
