@@ -33,11 +33,11 @@ SCALES = {  # what each asks of a notebook beside its own parameters
         "01_attribution_maps": dict(N_PAIRS=100, RISE_MASKS=2000),
         "02_multiple_objects": dict(N_PAIRS=60, SLOW_PAIRS=24, RISE_MASKS=2000),
         "03_degradation": dict(N_PAIRS=40, RISE_MASKS=2000, ROAR_SEEDS=10),
-        "04_sanity_checks": dict(N_PAIRS=24, RISE_MASKS=100, DRAWS=4),
+        "04_sanity_checks": dict(N_PAIRS=24, QUALITY="published", RISE_MASKS=100, DRAWS=4),
         "05_hyperparameters": dict(N_PAIRS=40, SIGMA2S=[0.1, 1.0, 10.0]),
         "06_localization": dict(N_PAIRS=60, SLOW_PAIRS=40, RISE_MASKS=2000),
         "08_words": dict(N_PAIRS=60, SLOW_PAIRS=24, RISE_MASKS=2000),
-        "09_audit": dict(N_PAIRS=256),
+        "09_audit": dict(N_PAIRS=256, QUALITY="published"),
     },
 }
 NUMBERED = "[0-9][0-9]_*.ipynb"

@@ -52,6 +52,11 @@ def test_at_full_scale_rise_has_its_own_number_of_masks(path):
     assert (SCALES["paper"][path.stem]["RISE_MASKS"] == MASKS) == (path.stem != "04_sanity_checks")  # which judges no rival
 
 
+@pytest.mark.parametrize("path", [path for path in PATHS if "QUALITY" in defaults(path)], ids=lambda path: path.stem)
+def test_at_full_scale_m2ib_has_the_papers_effort(path):
+    assert SCALES["paper"][path.stem]["QUALITY"] == "published"
+
+
 @each
 def test_code_is_short_and_imports_stand_in_setup(path):
     sources = cells(path, "code")
