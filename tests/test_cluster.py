@@ -17,7 +17,7 @@ from m2ib_lite.evaluate import digest
 from m2ib_lite.runs import evaluate_data
 from m2ib_lite.runs.cluster import Worker
 
-COMMAND = "evaluate --model testbed --data scenes --count {} --methods m2ib,random --shard 2 --device cpu --out"
+COMMAND = "evaluate --model testbed --data scenes --count {} --methods m2ib,random --steps 2 --samples 2 --shard 1 --device cpu"
 
 
 def workers_of(driver):
@@ -35,18 +35,20 @@ def victim(driver, turn):
     return None
 
 
-def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process(tmp_path, request):
+def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process(tmp_path, request, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else its workers wait for the processes of all other tests
+    monkeypatch.setenv("RAY_prestart_worker_first_driver", "0")  # processes for tasks, of which there are none
     kills, rng = request.config.getoption("--kills"), np.random.default_rng(0)
     whole, broken, left, log = tmp_path / "whole", tmp_path / "broken", [], tmp_path / "log"
     shards = 4 + kills
-    run = COMMAND.format(2 * shards).split()
+    run = [*COMMAND.format(shards).split(), "--out"]
     main([*run, str(whole)])
     command = [sys.executable, "-m", "m2ib_lite", *run, str(broken), "--ray", "local", "--workers", "2"]
     for turn in range(kills):
         if turn == 0 or turn % 2:
             driver = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT)
         process = victim(driver, turn)
-        time.sleep(rng.uniform(0, 3))  # a worker loads the model for seconds, and a pair takes half of one
+        time.sleep(rng.uniform(0, 3))  # a worker loads the model for seconds
         if process and driver.poll() is None and psutil.pid_exists(process):
             os.kill(process, signal.SIGKILL)
             left.append((("driver", "worker")[turn % 2], len(list(broken.glob("scores/*.parquet")))))

@@ -158,20 +158,21 @@ def test_a_recorded_run_tells_how_long_each_cell_takes(tmp_path):
     assert known_seconds(path, "figures", tmp_path) == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("threads", ["", "3"])
-def test_notebooks_side_by_side_stay_in_the_users_folder_and_share_the_cores(tmp_path, monkeypatch, threads):
+@pytest.mark.parametrize(("threads", "count"), [("", 3), ("3", 2)])  # kernels forked, and not
+def test_notebooks_side_by_side_stay_in_the_users_folder_and_share_the_cores(tmp_path, monkeypatch, threads, count):
     get_reusable_executor().shutdown()  # another test's workers would not know of this one's folder
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", threads) if threads else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     code = "import os\nfrom pathlib import Path\nassert Path(DATA).is_dir()\n"
     code += "(Path(OUT) / f'{NAME}.txt').write_text(os.environ['OMP_NUM_THREADS'] + os.environ['MKL_NUM_THREADS'])"
-    for name in ("00_x", "01_x", "02_x"):
+    names = [f"0{n}_x" for n in range(count)]
+    for name in names:
         write(tmp_path / "notebooks", name, f'NAME = "{name}"\nDATA = "scenes"\nOUT = ""', code)
     assert figures(["DATA=photos", "OUT=out"], folder=tmp_path / "notebooks") == (tmp_path / "out", 0)
     share = threads or str(max(1, cpu_count() // 2))  # a user's own number stands
     found = {path.stem: path.read_text() for path in (tmp_path / "out").glob("*.txt")}
-    assert found == dict.fromkeys(["00_x", "01_x", "02_x"], 2 * share)
+    assert found == dict.fromkeys(names, 2 * share)
 
 
 RUN = """import signal
