@@ -1,6 +1,6 @@
 """A kernel forked from a process that has made the notebooks' imports once: it starts in 1 s, a new Python in 11.
 
-What a notebook does stays in its own process, as under Jupyter.  The imports start no thread and touch no GPU, so that a fork of
+What a notebook does stays in its own process, as under Jupyter.  The imports compute nothing and touch no GPU, so that a fork of
 them is safe.
 """
 

@@ -4,7 +4,9 @@ import sys
 
 import pytest
 import torch
+from run import run_notebook
 from test_rivals import all_maps
+from test_run import write
 
 from m2ib_lite import explain, load_model
 from m2ib_lite.evaluate import confidence, roar
@@ -87,3 +89,8 @@ def test_out_of_gpu_memory_halves_the_batch(tmp_path):
         torch.testing.assert_close(run("sixty_four", 64), in_eights, rtol=0.05, atol=0.05)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_forked_kernel_has_the_gpu(tmp_path):
+    write(tmp_path, "00_x", 'OUT = ""', "import torch", 'assert torch.ones(2, device="cuda").sum() == 2')
+    run_notebook(tmp_path / "00_x.ipynb", {}, tmp_path / "out")

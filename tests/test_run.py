@@ -185,7 +185,8 @@ figures(["OUT=out"], folder=Path("notebooks"))"""
 def test_an_interrupt_ends_the_kernels(tmp_path):
     alive = tmp_path / "out" / "alive"
     kernel = "import time\nfor _ in range(600):\n    open(OUT + '/alive', 'w').close()\n    time.sleep(0.1)"
-    write(tmp_path / "notebooks", "00_x", 'OUT = ""', kernel)
+    for name in ("00_x", "01_x", "02_x"):  # enough for kernels to be forked
+        write(tmp_path / "notebooks", name, 'OUT = ""', kernel)
     places = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "notebooks", ROOT)))}
     run = subprocess.Popen([sys.executable, "-c", RUN], cwd=tmp_path, env=places, stderr=subprocess.DEVNULL)
     while run.poll() is None and not alive.exists():
