@@ -42,7 +42,7 @@ SCALES = {  # what each asks of a notebook beside its own parameters
 }
 NUMBERED = "[0-9][0-9]_*.ipynb"
 RUNS = "runs.json"  # the seconds of each notebook in the last run
-FORKED = dict(kernel_manager_class="kernel.ForkedKernel") if sys.platform == "linux" else {}  # a Mac's libraries can crash in a fork
+FORKED = dict(kernel_manager_class="kernel.ForkedKernel") if sys.platform == "linux" else {}  # a fork can crash on a Mac
 AT_ONCE = 2  # one notebook on two cores leaves a third of them idle
 PICTURE = (1400, 2400)  # pixels at most of a figure that README and docs/ show
 KEPT = ("low", "high", "tolerance", "pairs", "claim", "verdict")  # of a number, beside its value
