@@ -5,7 +5,9 @@ them is safe.
 """
 
 import os
-from multiprocessing import get_context
+from contextlib import suppress
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client import AsyncKernelManager
@@ -15,10 +17,16 @@ FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["ipykernel.kernelapp", "m2ib_lite.evaluate", "m2ib_lite.repro", "m2ib_lite.widgets", "seaborn"])
 
 
-def serve(connection_file):
-    """Be the kernel of this connection file, until it is shut down or the process that forked this one is gone."""
-    app = IPKernelApp.instance(parent_handle=os.getppid())
-    app.initialize(["-f", connection_file])
+def end_with_its_owner():
+    parent_process().join()
+    os._exit(1)
+
+
+def serve(arguments):
+    """Be the kernel of these arguments of ipykernel, until it is shut down or the process that asked for it is gone."""
+    Thread(target=end_with_its_owner, daemon=True).start()
+    app = IPKernelApp.instance(parent_handle=0)  # ipykernel would watch the process that forked it, which lives on
+    app.initialize(arguments)
     app.shell.enable_matplotlib("inline")  # ipykernel's own way comes too late for a matplotlib already imported
     app.start()
 
@@ -27,7 +35,7 @@ class Fork(LocalProvisioner):
     """jupyter_client's own, but for the process, which is a fork."""
 
     async def launch_kernel(self, cmd, **options):
-        self.process = FORKS.Process(target=serve, args=(self.parent.connection_file,))
+        self.process = FORKS.Process(target=serve, args=(cmd[cmd.index("-f") :],))
         self.process.start()
         return self.connection_info
 
@@ -39,7 +47,8 @@ class Fork(LocalProvisioner):
         self.process = None
 
     async def send_signal(self, signum):
-        os.kill(self.process.pid, signum)
+        with suppress(ProcessLookupError):  # it may have ended in this moment
+            os.kill(self.process.pid, signum)
 
 
 class ForkedKernel(AsyncKernelManager):
