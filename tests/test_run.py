@@ -181,20 +181,27 @@ from pathlib import Path
 from run import figures
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 figures(["OUT=out"], folder=Path("notebooks"))"""
+ONE = """from pathlib import Path
+from run import run_notebook
+run_notebook(Path("notebooks/00_x.ipynb"), {}, Path("out"))"""
+KEPT_ALIVE = "import time\nfor _ in range(600):\n    open(OUT + '/alive', 'w').close()\n    time.sleep(0.1)"
 
 
-def test_an_interrupt_ends_the_kernels(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "send", "number"), [(RUN, os.killpg, signal.SIGINT), (ONE, os.kill, signal.SIGKILL)], ids=["ctrl-C", "kill"]
+)
+def test_no_kernel_outlives_an_interrupt_or_its_owner(tmp_path, script, send, number):
     alive = tmp_path / "out" / "alive"
-    kernel = "import time\nfor _ in range(600):\n    open(OUT + '/alive', 'w').close()\n    time.sleep(0.1)"
     for name in ("00_x", "01_x", "02_x"):  # enough for kernels to be forked
-        write(tmp_path / "notebooks", name, 'OUT = ""', kernel)
+        write(tmp_path / "notebooks", name, 'OUT = ""', KEPT_ALIVE)
     places = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "notebooks", ROOT)))}
-    run = subprocess.Popen([sys.executable, "-c", RUN], cwd=tmp_path, env=places, stderr=subprocess.DEVNULL, start_new_session=True)
+    quiet = dict(stderr=subprocess.DEVNULL, start_new_session=True)  # a group of its own, as in a terminal
+    run = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=places, **quiet)
     while run.poll() is None and not alive.exists():
         time.sleep(0.5)
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    send(run.pid, number)
     assert run.wait(120) != 0
-    time.sleep(2)  # a kernel looks each second whether its parent is there
+    time.sleep(2)  # a kernel that is not forked looks each second whether its parent is there
     alive.unlink()
     time.sleep(1)
     assert not alive.exists()
