@@ -153,14 +153,14 @@ def test_the_model_comes_back_bit_for_bit(tiny, pairs, error, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_almost_the_same_maps(clip, pairs, dtype):
-    whole = ask(clip, pairs[:2], steps=10)
-    half = ask(load_model("testbed", "cpu", dtype), pairs[:2], steps=10)
+    whole = ask(clip, pairs[:2])
+    half = ask(load_model("testbed", "cpu", dtype), pairs[:2])
     with torch.autocast("cpu", dtype=dtype):
-        automatic = ask(clip, pairs[:2], steps=10)
+        automatic = ask(clip, pairs[:2])
     for a in (half, automatic):
         assert a.image_maps.dtype == torch.float32
         for ours, theirs in ((a.image_maps, whole.image_maps), *zip(a.text_maps, whole.text_maps, strict=True)):
-            assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.95
+            assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.99
 
 
 @pytest.mark.parametrize(
