@@ -14,7 +14,8 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["ipykernel.kernelapp", "m2ib_lite.evaluate", "m2ib_lite.repro", "m2ib_lite.widgets", "seaborn"])
+IMPORTS = ["m2ib_lite.evaluate", "m2ib_lite.repro", "m2ib_lite.widgets", "seaborn"]  # one that fails will do so in the notebook, too
+FORKS.set_forkserver_preload(["joblib", "ipykernel.kernelapp", *IMPORTS])  # a fork for a worker of joblib's needs joblib
 
 
 def end_with_its_owner():

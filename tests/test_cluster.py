@@ -43,10 +43,10 @@ def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process
     shards = 4 + kills
     run = [*COMMAND.format(shards).split(), "--out"]
     main([*run, str(whole)])
-    command = [sys.executable, "-m", "m2ib_lite", *run, str(broken), "--ray", "local", "--workers", "2"]
+    command = [sys.executable, "-m", "m2ib_lite", *run, str(broken), "--ray", "local", "--workers"]
     for turn in range(kills):
         if turn == 0 or turn % 2:
-            driver = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+            driver = subprocess.Popen([*command, str(1 + turn % 2)], stdout=log.open("ab"), stderr=subprocess.STDOUT)
         process = victim(driver, turn)
         time.sleep(rng.uniform(0, 3))  # a worker loads the model for seconds
         if process and driver.poll() is None and psutil.pid_exists(process):

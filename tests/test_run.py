@@ -159,7 +159,18 @@ def test_a_recorded_run_tells_how_long_each_cell_takes(tmp_path):
     assert known_seconds(path, "figures", tmp_path) == [1, 1, 1, 1]
 
 
+@pytest.fixture
+def quick_forks(tmp_path, monkeypatch):
+    """For kernels that compute nothing: what takes 10 s to import for a fork of them cannot be imported, which forks survive."""
+    (tmp_path / "first").mkdir()
+    for name in ("m2ib_lite", "seaborn"):
+        (tmp_path / "first" / f"{name}.py").write_text("raise ImportError('not needed')")
+    monkeypatch.syspath_prepend(tmp_path / "first")  # for joblib's workers, and in newer Pythons for what they fork from
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path / "first", ROOT / "notebooks", ROOT))))
+
+
 @pytest.mark.parametrize(("threads", "count"), [("", 3), ("3", 2)])  # kernels forked, and not
+@pytest.mark.usefixtures("quick_forks")
 def test_notebooks_side_by_side_stay_in_the_users_folder_and_share_the_cores(tmp_path, monkeypatch, threads, count):
     get_reusable_executor().shutdown()  # another test's workers would not know of this one's folder
     (tmp_path / "photos").mkdir()
@@ -190,13 +201,13 @@ KEPT_ALIVE = "import time\nfor _ in range(600):\n    open(OUT + '/alive', 'w').c
 @pytest.mark.parametrize(
     ("script", "send", "number"), [(RUN, os.killpg, signal.SIGINT), (ONE, os.kill, signal.SIGKILL)], ids=["ctrl-C", "kill"]
 )
+@pytest.mark.usefixtures("quick_forks")
 def test_no_kernel_outlives_an_interrupt_or_its_owner(tmp_path, script, send, number):
     alive = tmp_path / "out" / "alive"
     for name in ("00_x", "01_x", "02_x"):  # enough for kernels to be forked
         write(tmp_path / "notebooks", name, 'OUT = ""', KEPT_ALIVE)
-    places = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "notebooks", ROOT)))}
     quiet = dict(stderr=subprocess.DEVNULL, start_new_session=True)  # a group of its own, as in a terminal
-    run = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=places, **quiet)
+    run = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, **quiet)
     while run.poll() is None and not alive.exists():
         time.sleep(0.5)
     send(run.pid, number)

@@ -3,9 +3,8 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kernel import FORKS
 from pandas.testing import assert_frame_equal
 from PIL import Image
 
@@ -402,16 +402,26 @@ def done(out):
     return len(list((out / "scores").glob("*.parquet")))
 
 
-def kill_in_its_work(command, out, rng):
+def say_into(log, command):
+    with log.open("w", buffering=1) as said, redirect_stdout(said), redirect_stderr(said):
+        main(command)
+
+
+def kill_in_its_work(command, log, rng):
     """Start a run and kill -9 it at a random moment after it began to work.  -> its exit status"""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert "pairs are there" in process.stdout.readline()
-        enough = done(out) + int(rng.integers(2))
-        while done(out) < enough and process.poll() is None:
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.5))  # about the time of a pair
-        process.kill()
-    return process.returncode
+    out = Path(command[-1])
+    log.write_text("")
+    process = FORKS.Process(target=say_into, args=(log, command))  # whose imports are made: a new Python takes seconds for them
+    process.start()
+    while "pairs are there" not in log.read_text() and process.is_alive():
+        time.sleep(0.001)
+    enough = done(out) + int(rng.integers(2))
+    while done(out) < enough and process.is_alive():
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.5))  # about the time of a pair
+    process.kill()
+    process.join()
+    return process.exitcode
 
 
 def test_a_process_killed_at_random_moments_ends_with_the_table_of_an_unbroken_one(tmp_path, request):
@@ -420,8 +430,7 @@ def test_a_process_killed_at_random_moments_ends_with_the_table_of_an_unbroken_o
     options = f"--data scenes --count {2 * kills} --methods chefer,random,m2ib --steps 2 --samples 2 --shard 1 --device cpu"
     command = ["evaluate", "--model", "testbed", *options.split(), "--out"]
     main([*command, str(whole)])
-    python = [sys.executable, "-m", "m2ib_lite", *command, str(broken)]
-    ends = [(kill_in_its_work(python, broken, rng), done(broken)) for _ in range(kills)]
+    ends = [(kill_in_its_work([*command, str(broken)], tmp_path / "log", rng), done(broken)) for _ in range(kills)]
     print(f"\nkilled with so many of {2 * kills} shards done: {[count for status, count in ends if status == -signal.SIGKILL]}")
     assert sum(status == -signal.SIGKILL for status, _ in ends) > kills / 2
     main([*command, str(broken)])
