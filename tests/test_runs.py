@@ -8,6 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import torch
 from kernel import FORKS
 from pandas.testing import assert_frame_equal
 from PIL import Image
+from tqdm import tqdm
 
 from m2ib_lite import explain
 from m2ib_lite.__main__ import main
@@ -403,6 +405,7 @@ def done(out):
 
 
 def say_into(log, command):
+    tqdm.set_lock(RLock())  # tqdm's own is of the whole system, and a killed process leaves it there
     with log.open("w", buffering=1) as said, redirect_stdout(said), redirect_stderr(said):
         main(command)
 
