@@ -1,7 +1,6 @@
 """Fixtures of all tests.  What takes seconds to import is imported where it is used: who hands out the tests needs none of it."""
 
 import os
-import runpy
 import sys
 
 import pytest
@@ -44,11 +43,11 @@ def pairs():
 
 @pytest.fixture
 def script(monkeypatch):
-    """script(path, options...) runs a script in this process, as a shell would with these options."""
+    """script(module, options...) runs a script in this process, as a shell would with these options."""
 
-    def run(path, *options):
-        monkeypatch.setattr(sys, "argv", [str(path), *options])
-        runpy.run_path(str(path), run_name="__main__")
+    def run(module, *options):
+        monkeypatch.setattr(sys, "argv", [module.__file__, *options])
+        module.main()
 
     return run
 

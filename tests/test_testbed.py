@@ -62,7 +62,7 @@ def test_the_shipped_pictures_are_those_that_are_drawn_with_seed_1(name):
 
 @pytest.mark.parametrize(("name", "generator"), [("scenes", scenes), ("radiographs", radiographs)])
 def test_draw_makes_a_folder_that_load_pairs_reads(tmp_path, script, name, generator):
-    script(draw.__file__, name, "--seed", "7", "--count", "3", "--out", str(tmp_path / "new" / "folder"))
+    script(draw, name, "--seed", "7", "--count", "3", "--out", str(tmp_path / "new" / "folder"))
     assert_same(load_pairs(tmp_path / "new" / "folder"), generator(3, seed=7))
 
 

@@ -1,7 +1,6 @@
 """The testbed's training script: small, seeded, and able to go on."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,13 @@ STEPS = 6
 
 
 @pytest.fixture
-def train(monkeypatch, tmp_path):
+def train(script, monkeypatch, tmp_path):
     """train(options...) -> the record of what the script, run with these options, wrote to tmp_path.  A model from scratch is a
     narrow one: torch's Muon multiplies in bfloat16, at the testbed's width 3 s a step on a processor that cannot."""
     monkeypatch.setattr(train_script, "WIDTH", 16)
 
     def run(*options, steps=STEPS):
-        options = ["--steps", str(steps), "--out", str(tmp_path), "--device", "cpu", *options]
-        monkeypatch.setattr(sys, "argv", [train_script.__file__, *options])
-        train_script.main()
+        script(train_script, "--steps", str(steps), "--out", str(tmp_path), "--device", "cpu", *options)
         return json.loads((tmp_path / "training.json").read_text())
 
     return run
