@@ -102,6 +102,19 @@ def test_kept_maps_are_those_that_the_method_gives(clip, pairs, tmp_path, method
     assert asked[2:] == [2, len(pairs)]  # another image, caption or option gives other maps
 
 
+def test_maps_are_kept_once_however_their_options_are_given(clip, pairs, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setitem(METHODS, "RISE", lambda clip, *given, **options: asked.append(options) or ask("rise", clip, pairs[:1]))
+    monkeypatch.setitem(clip.settings, "best", {"rise": {"p": [0.5, 0.5], "cells": [8, 6]}})
+    few = dict(image_masks=2, text_masks=2)
+    for same in (few, few | dict(p=0.5), few | dict(p=(0.5, 0.5), cells=(8, 6))):
+        attribute("RISE", clip, pairs[:1], tmp_path, **same)
+    assert asked == [few]
+    for other in (few | dict(cells=8), few | dict(p=(0.5, 0.4)), dict(image_masks=2), few | dict(seed=1)):
+        attribute("RISE", clip, pairs[:1], tmp_path, **other)
+    assert len(asked) == 5
+
+
 def test_other_weights_and_other_libraries_are_other_maps(clip, folder, pairs, tmp_path, monkeypatch):
     attribute("Random", clip, pairs[:1], tmp_path)
     attribute("Random", load_model(str(folder), device="cpu"), pairs[:1], tmp_path)

@@ -14,7 +14,8 @@ from ..explain import explain
 from ..files import written_whole
 from ..rivals import RIVALS
 
-METHODS = {"M2IB": explain, **{method.title: method for method in RIVALS.values()}}
+BY_TITLE = {method.title: method for method in RIVALS.values()}
+METHODS = {"M2IB": explain, **BY_TITLE}
 SEEDED = ("M2IB", "KernelSHAP", "RISE", "Random")
 SLOW = ("KernelSHAP", "RISE")  # which take hundreds of passes a map
 SETTINGS = ("published", "best")
@@ -42,11 +43,20 @@ def digest(clip, options):
     return joblib.hash(repr((bits, settings)))
 
 
+def all_options(method, clip, options, section="best"):
+    """A rival's options with the model's own of a section, and its defaults; two alike for the towers as one.  So they are the same
+    however they were given.  Those of M2IB as they are.  -> {option: value}"""
+    if method in BY_TITLE:
+        options = BY_TITLE[method].published | clip.own(section, BY_TITLE[method].__name__) | options
+    return {name: value[0] if isinstance(value, tuple) and len({*value}) == 1 else value for name, value in options.items()}
+
+
 def attribute(method, clip, pairs, folder, timeout=-1, **options):
     """The maps of METHODS[method] with these options for pairs, read from `folder` where an earlier call left them there, with the
     same weights, sources and library versions.  -> Attribution
     While another process makes such maps this one waits for them, at most `timeout` seconds, and then raises filelock's Timeout."""
-    store = Path(folder) / "attributions" / sources() / f"{method}-{digest(clip, options | versions())}.pt"
+    asked = digest(clip, all_options(method, clip, options) | versions())
+    store = Path(folder) / "attributions" / sources() / f"{method}-{asked}.pt"
     images, captions = [pair.image for pair in pairs], [pair.caption for pair in pairs]
     keys = [joblib.hash((caption, np.asarray(image.convert("RGB")))) for image, caption in zip(images, captions, strict=True)]
     store.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ retrain (Hooker et al. 2019): fine-tuned, with the contrastive loss in the place
 import math
 from copy import deepcopy
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -91,10 +92,13 @@ def roar(clip, attributions, seeds=10, epochs=2, lr=0.05, batch_size=40, progres
     clean = TensorDataset(torch.cat([clip.pixels([image]) for image in images]).float(), text.ids, text.ids)
     total = seeds * (1 + sum(2 - (a.text_maps is None) for a in attributions))
     bar = tqdm(total=total, unit="training", desc="ROAR+", delay=BAR_DELAY, disable=not progress)
-    rows, whole = [], {}
+    rows, whole, known = [], {}, {}
     for (method, modality), data in trainings(clip, attributions, clean, text.content):
+        same = joblib.hash([part.cpu().numpy() for part in data.tensors])  # two maps may take away the same
         for seed in range(seeds):
-            loss = np.float64(loss_after(clip, clean, data, seed, **options))
+            if (same, seed) not in known:
+                known[same, seed] = np.float64(loss_after(clip, clean, data, seed, **options))
+            loss = known[same, seed]
             value = 100 * np.log(loss / whole.setdefault(seed, loss))  # the first training of a seed is the clean one
             rows.append((f"seed {seed}", modality, "ROAR+", value, np.nan, method))
             bar.update()
