@@ -46,7 +46,8 @@ def test_a_cluster_whose_processes_are_killed_ends_with_the_files_of_one_process
     command = [sys.executable, "-m", "m2ib_lite", *run, str(broken), "--ray", "local", "--workers"]
     for turn in range(kills):
         if turn == 0 or turn % 2:
-            driver = subprocess.Popen([*command, str(1 + turn % 2)], stdout=log.open("ab"), stderr=subprocess.STDOUT)
+            workers = 1 + turn % 2  # each takes seconds to start; a second one where one of them is killed
+            driver = subprocess.Popen([*command, str(workers)], stdout=log.open("ab"), stderr=subprocess.STDOUT)
         process = victim(driver, turn)
         time.sleep(rng.uniform(0, 3))  # a worker loads the model for seconds
         if process and driver.poll() is None and psutil.pid_exists(process):

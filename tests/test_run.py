@@ -161,12 +161,14 @@ def test_a_recorded_run_tells_how_long_each_cell_takes(tmp_path):
 
 @pytest.fixture
 def quick_forks(tmp_path, monkeypatch):
-    """For kernels that compute nothing: what takes 10 s to import for a fork of them cannot be imported, which forks survive."""
+    """For kernels that compute nothing: the imports that would take a fork server 10 s fail at once, which it passes over."""
     (tmp_path / "first").mkdir()
     for name in ("m2ib_lite", "seaborn"):
         (tmp_path / "first" / f"{name}.py").write_text("raise ImportError('not needed')")
     monkeypatch.syspath_prepend(tmp_path / "first")  # for joblib's workers, and in newer Pythons for what they fork from
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path / "first", ROOT / "notebooks", ROOT))))
+    yield
+    get_reusable_executor().shutdown()  # its workers would keep this path for the next test
 
 
 @pytest.mark.parametrize(("threads", "count"), [("", 3), ("3", 2)])  # kernels forked, and not

@@ -7,6 +7,7 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from itertools import groupby
+from multiprocessing import get_context
 from pathlib import Path
 from threading import RLock
 
@@ -17,6 +18,7 @@ import torch
 from kernel import FORKS
 from pandas.testing import assert_frame_equal
 from PIL import Image
+from run import FORKED
 from tqdm import tqdm
 
 from m2ib_lite import explain
@@ -32,6 +34,7 @@ from m2ib_lite.runs.scoring import scores
 
 QUICK = dict(data="scenes", device="cpu", methods=["chefer"], count=5, shard=2, batch_size=2)
 QUICK_COMMAND = "evaluate --data scenes --device cpu --methods chefer --count 5 --shard 2 --batch-size 2"
+PROCESSES = FORKS if FORKED else get_context("spawn")  # a fork has the imports that take a new Python seconds
 NEAR = dict(rtol=1e-4, atol=1e-3)  # of the same pairs in other batches; drop and increase are percentages
 
 
@@ -405,7 +408,7 @@ def done(out):
 
 
 def say_into(log, command):
-    tqdm.set_lock(RLock())  # tqdm's own is of the whole system, and a killed process leaves it there
+    tqdm.set_lock(RLock())  # tqdm's own is a semaphore of the system, which a killed process leaves behind
     with log.open("w", buffering=1) as said, redirect_stdout(said), redirect_stderr(said):
         main(command)
 
@@ -414,9 +417,10 @@ def kill_in_its_work(command, log, rng):
     """Start a run and kill -9 it at a random moment after it began to work.  -> its exit status"""
     out = Path(command[-1])
     log.write_text("")
-    process = FORKS.Process(target=say_into, args=(log, command))  # whose imports are made: a new Python takes seconds for them
+    process = PROCESSES.Process(target=say_into, args=(log, command), daemon=True)
     process.start()
-    while "pairs are there" not in log.read_text() and process.is_alive():
+    while "pairs are there" not in log.read_text():
+        assert process.is_alive(), log.read_text()
         time.sleep(0.001)
     enough = done(out) + int(rng.integers(2))
     while done(out) < enough and process.is_alive():
@@ -430,12 +434,12 @@ def kill_in_its_work(command, log, rng):
 def test_a_process_killed_at_random_moments_ends_with_the_table_of_an_unbroken_one(tmp_path, request):
     kills, rng = request.config.getoption("--kills"), np.random.default_rng(0)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    options = f"--data scenes --count {2 * kills} --methods chefer,random,m2ib --steps 2 --samples 2 --shard 1 --device cpu"
+    options = f"--data scenes --count {3 * kills} --methods chefer,random,m2ib --steps 2 --samples 2 --shard 1 --device cpu"
     command = ["evaluate", "--model", "testbed", *options.split(), "--out"]
     main([*command, str(whole)])
     ends = [(kill_in_its_work([*command, str(broken)], tmp_path / "log", rng), done(broken)) for _ in range(kills)]
-    print(f"\nkilled with so many of {2 * kills} shards done: {[count for status, count in ends if status == -signal.SIGKILL]}")
-    assert sum(status == -signal.SIGKILL for status, _ in ends) > kills / 2
+    print(f"\nkilled with so many of {3 * kills} shards done: {[count for status, count in ends if status == -signal.SIGKILL]}")
+    assert sum(status == -signal.SIGKILL for status, _ in ends) > kills / 2, (tmp_path / "log").read_text()
     main([*command, str(broken)])
     assert_frame_equal(*(pd.read_parquet(out / "scores") for out in (whole, broken)), check_exact=True)
     assert (whole / "summary.csv").read_bytes() == (broken / "summary.csv").read_bytes()

@@ -16,7 +16,7 @@ STEPS = 6
 @pytest.fixture
 def train(script, monkeypatch, tmp_path):
     """train(options...) -> the record of what the script, run with these options, wrote to tmp_path.  A model from scratch is a
-    narrow one: torch's Muon multiplies in bfloat16, at the testbed's width 3 s a step on a processor that cannot."""
+    narrow one: torch's Muon multiplies in bfloat16, at the testbed's width 3 s a step on a processor without it."""
     monkeypatch.setattr(train_script, "WIDTH", 16)
 
     def run(*options, steps=STEPS):

@@ -44,11 +44,13 @@ def digest(clip, options):
 
 
 def all_options(method, clip, options, section="best"):
-    """A rival's options with the model's own of a section, and its defaults; two alike for the towers as one.  So they are the same
-    however they were given.  Those of M2IB as they are.  -> {option: value}"""
-    if method in BY_TITLE:
-        options = BY_TITLE[method].published | clip.own(section, BY_TITLE[method].__name__) | options
-    return {name: value[0] if isinstance(value, tuple) and len({*value}) == 1 else value for name, value in options.items()}
+    """What a rival works with: the options given, the model's own of a section, its defaults.  A pair of equal values becomes that
+    value, so that what says the same is the same.  M2IB's are returned as given.  -> {option: value}"""
+    if method not in BY_TITLE:
+        return options
+    options = BY_TITLE[method].published | clip.own(section, BY_TITLE[method].__name__) | options
+    pairs = {name: value for name, value in options.items() if isinstance(value, tuple) and len(value) == 2}
+    return options | {name: first for name, (first, second) in pairs.items() if repr(first) == repr(second)}
 
 
 def attribute(method, clip, pairs, folder, timeout=-1, **options):

@@ -77,7 +77,8 @@ def roar(clip, attributions, seeds=10, epochs=2, lr=0.05, batch_size=40, progres
     Training pairs lose what their map calls most important in one modality; a copy of the model is fine-tuned on 80% of them
     with InfoNCE, a SigLIP too.  The value is 100 log(its loss on the clean 20% / the loss after clean training), which for
     small ones is by how many percent it is above; of the ratio itself, one seed near 0 would make the mean.
-    Higher is better; chance is not known, NaN.  A seed has its own split and order, the same for all methods.
+    Higher is better; chance is not known, NaN.  A seed has its own split and order, the same for all methods; data that are equal
+    are trained on once.
     batch_size: the pairs told apart in a step of training; it bounds the memory, and the result depends on it.
     epochs, lr: the testbed's; for another model take those that leave the loss of clean training about where it was.
     ValueError for a bad option, for attributions of different pairs, for fewer than four: two held out, two to train on.
@@ -94,7 +95,7 @@ def roar(clip, attributions, seeds=10, epochs=2, lr=0.05, batch_size=40, progres
     bar = tqdm(total=total, unit="training", desc="ROAR+", delay=BAR_DELAY, disable=not progress)
     rows, whole, known = [], {}, {}
     for (method, modality), data in trainings(clip, attributions, clean, text.content):
-        same = joblib.hash([part.cpu().numpy() for part in data.tensors])  # two maps may take away the same
+        same = joblib.hash([part.cpu().numpy() for part in data.tensors])  # as two maps may leave it
         for seed in range(seeds):
             if (same, seed) not in known:
                 known[same, seed] = np.float64(loss_after(clip, clean, data, seed, **options))
