@@ -14,8 +14,8 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 FORKS = get_context("forkserver")
-IMPORTS = ["m2ib_lite.evaluate", "m2ib_lite.repro", "m2ib_lite.widgets", "seaborn"]  # one that fails fails in the notebook, too
-FORKS.set_forkserver_preload(["joblib", "ipykernel.kernelapp", *IMPORTS])  # joblib's workers can fork only with joblib
+IMPORTS = ["m2ib_lite.evaluate", "m2ib_lite.repro", "m2ib_lite.widgets", "seaborn"]  # where one fails, so does the notebook
+FORKS.set_forkserver_preload(["joblib", "ipykernel.kernelapp", *IMPORTS])  # a fork of one of joblib's workers needs joblib
 
 
 def end_with_its_owner():

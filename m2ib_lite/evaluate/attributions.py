@@ -44,8 +44,8 @@ def digest(clip, options):
 
 
 def all_options(method, clip, options, section="best"):
-    """What a rival works with: the options given, the model's own of a section, its defaults.  A pair of equal values becomes that
-    value, so that what says the same is the same.  M2IB's are returned as given.  -> {option: value}"""
+    """All that a rival works with: the options given, then the model's own of a section, then its defaults.  A pair of equal values
+    becomes that value, so that equal requests have equal options.  M2IB's come back as given.  -> {option: value}"""
     if method not in BY_TITLE:
         return options
     options = BY_TITLE[method].published | clip.own(section, BY_TITLE[method].__name__) | options

@@ -95,7 +95,7 @@ def roar(clip, attributions, seeds=10, epochs=2, lr=0.05, batch_size=40, progres
     bar = tqdm(total=total, unit="training", desc="ROAR+", delay=BAR_DELAY, disable=not progress)
     rows, whole, known = [], {}, {}
     for (method, modality), data in trainings(clip, attributions, clean, text.content):
-        same = joblib.hash([part.cpu().numpy() for part in data.tensors])  # as two maps may leave it
+        same = joblib.hash([part.cpu().numpy() for part in data.tensors])  # two maps may leave equal data
         for seed in range(seeds):
             if (same, seed) not in known:
                 known[same, seed] = np.float64(loss_after(clip, clean, data, seed, **options))
